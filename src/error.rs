@@ -51,7 +51,7 @@ impl ErrorKind {
 #[non_exhaustive]
 pub enum Error {
     /// The pipeline file, a flag or a `--set` override is invalid. Contains all problems, not only the first.
-    #[error("{}", render_problems(.0))]
+    #[error("{}{}", render_problems(.0), problem_hints(.0))]
     Spec(Vec<Problem>),
 
     /// Several errors, none of which is [`Error::Several`] itself.
@@ -153,7 +153,7 @@ pub enum Error {
     },
 
     /// A file could not be read or written.
-    #[error("{}: {action} failed: {source}", .path.display())]
+    #[error("{}: {action} failed: {source}{}", .path.display(), help_line(io_hint(.source)))]
     Io {
         /// The file.
         path: PathBuf,
@@ -255,6 +255,34 @@ pub struct Problem {
     pub message: String,
 }
 
+impl Problem {
+    /// Returns the next thing to do.
+    pub(crate) fn hint(&self) -> &'static str {
+        let (flag, key) = match self.key.strip_prefix("--") {
+            Some(flag) => flag.strip_prefix("set ").map_or((Some(flag), flag), |key| (None, key)),
+            None => (None, self.key.as_str()),
+        };
+        let key = match key.strip_prefix("stage[") {
+            Some(rest) => rest.split_once("].").map_or("", |(_, key)| key),
+            None => key,
+        };
+        match key.split(['.', '[', ' ']).next().unwrap_or_default() {
+            "" if self.line.is_some() => "correct the TOML syntax in this line",
+            "" if self.file.is_some() => {
+                "name a pipeline file, or a model directory; `ldm-ort init MODEL_DIR` prints a pipeline file for a model"
+            }
+            _ if self.message.starts_with("missing") => {
+                "`ldm-ort init MODEL_DIR` prints a pipeline file for a model, with every key that it needs"
+            }
+            "scheduler" => "`ldm-ort list schedulers` prints the schedulers, with --markdown their keys too",
+            "provider" => "`ldm-ort list providers` prints the providers that can be used",
+            "task" => "`ldm-ort list tasks` prints the tasks and their keys",
+            _ if flag.is_some_and(|flag| flag != "set") => "`ldm-ort help run` describes the flags",
+            _ => "`ldm-ort list keys` prints the keys and the types of their values",
+        }
+    }
+}
+
 impl std::fmt::Display for Problem {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match (&self.file, self.line) {
@@ -271,6 +299,32 @@ impl std::fmt::Display for Problem {
 
 fn render_problems(problems: &[impl std::fmt::Display]) -> String {
     problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+}
+
+/// Formats the hints of the problems, each once.
+fn problem_hints(problems: &[Problem]) -> String {
+    let mut hints: Vec<&str> = Vec::new();
+    for hint in problems.iter().map(Problem::hint) {
+        if !hints.contains(&hint) {
+            hints.push(hint);
+        }
+    }
+    hints.into_iter().map(help_line).collect()
+}
+
+/// Returns the next thing to do after an error of the operating system; empty if it is unknown.
+fn io_hint(error: &std::io::Error) -> &'static str {
+    use std::io::ErrorKind;
+
+    match error.kind() {
+        ErrorKind::NotFound => "check the path",
+        ErrorKind::PermissionDenied => "check the permissions of the file and of its folder",
+        ErrorKind::ReadOnlyFilesystem => "choose a folder that can be written to",
+        ErrorKind::FileTooLarge => "raise the limit of file sizes (`ulimit -f`), or choose a folder on another disk",
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => "free some disk space, or choose a folder on another disk",
+        ErrorKind::InvalidData => "expected UTF-8 text: check the file's encoding",
+        _ => "",
+    }
 }
 
 fn help_line(help: &str) -> String {
@@ -348,6 +402,35 @@ mod tests {
         let counts = [(0, "step"), (1, "step"), (2, "step"), (1, "class"), (2, "class"), (1, "entry"), (3, "entry")];
         let texts = counts.map(|(count, noun)| count_of(count, noun));
         assert_eq!(texts, ["0 steps", "1 step", "2 steps", "1 class", "2 classes", "1 entry", "3 entries"]);
+    }
+
+    #[test]
+    fn problems_have_one_hint_for_each_thing_to_do() {
+        let problem = |file: bool, line, key: &str, message: &str| Problem {
+            file: file.then(|| PathBuf::from("p.toml")),
+            line,
+            key: key.into(),
+            message: message.into(),
+        };
+        let rows = [
+            (problem(true, None, "", "cannot be read"), "name a pipeline file"),
+            (problem(true, Some(3), "", "expected `]`"), "TOML syntax"),
+            (problem(true, None, "model.path", "missing; expected a path"), "ldm-ort init"),
+            (problem(true, Some(3), "run.stps", "unknown key"), "ldm-ort list keys"),
+            (problem(true, Some(3), "stage[0].scheduler.eulr", "unknown"), "ldm-ort list schedulers"),
+            (problem(false, None, "--scheduler", "unknown"), "ldm-ort list schedulers"),
+            (problem(false, None, "--provider", "unknown"), "ldm-ort list providers"),
+            (problem(false, None, "--set task.text-to-image.x", "unknown"), "ldm-ort list tasks"),
+            (problem(false, None, "--set", "expected table.key=value"), "ldm-ort list keys"),
+            (problem(false, None, "--steps", "expected an integer"), "ldm-ort help run"),
+        ];
+        for (problem, hint) in &rows {
+            assert!(problem.hint().contains(hint), "{problem}: {}", problem.hint());
+        }
+        let twice = Error::Spec(vec![rows[3].0.clone(), rows[3].0.clone(), rows[5].0.clone()]).to_string();
+        assert_eq!(twice.matches("  hint: ").count(), 2, "{twice}");
+        let denied = Error::io("a", "writing", std::io::ErrorKind::PermissionDenied.into()).to_string();
+        assert!(denied.contains("\n  hint: check the permissions"), "{denied}");
     }
 
     #[test]

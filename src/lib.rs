@@ -63,9 +63,11 @@ pub mod vae;
 pub use bundle::Bundle;
 pub use engine::{Engine, EngineBuilder, Event, Image, Pipeline, Request};
 pub use error::{Error, ErrorKind, Problem, Result, StepPosition};
+pub use image::{InputLimit, Rgb8};
 pub use plan::{Plan, RunPlan};
 pub use session::{Cancel, Runtime, RuntimeOptions};
 pub use spec::{Overrides, Spec};
+pub use task::InputImage;
 
 /// The README's Rust compiles.
 #[cfg(doctest)]

@@ -91,6 +91,13 @@ impl std::fmt::Display for DType {
             Self::I64 => f.write_str("int64"),
             Self::I32 => f.write_str("int32"),
             Self::Bool => f.write_str("bool"),
+            Self::Other(2) => f.write_str("uint8"),
+            Self::Other(3) => f.write_str("int8"),
+            Self::Other(4) => f.write_str("uint16"),
+            Self::Other(5) => f.write_str("int16"),
+            Self::Other(8) => f.write_str("string"),
+            Self::Other(12) => f.write_str("uint32"),
+            Self::Other(13) => f.write_str("uint64"),
             Self::Other(code) => write!(f, "onnx type {code}"),
         }
     }

@@ -57,7 +57,10 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// Runs work whose rayon iterators use all CPUs, or this thread alone if no others can be started.
 pub(crate) fn parallel<T: Send>(work: impl FnOnce() -> T + Send) -> T {
     static POOL: OnceLock<Option<ThreadPool>> = OnceLock::new();
-    parallel_in(POOL.get_or_init(|| ThreadPoolBuilder::new().build().ok()).as_ref(), work)
+    parallel_in(
+        POOL.get_or_init(|| ThreadPoolBuilder::new().thread_name(|_| "ldm-ort".to_owned()).build().ok()).as_ref(),
+        work,
+    )
 }
 
 fn parallel_in<T: Send>(pool: Option<&ThreadPool>, work: impl FnOnce() -> T + Send) -> T {

@@ -35,10 +35,8 @@ ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 def unpacked():
     import seeds
 
-    for pack in sorted((ROOT / "tests/fixtures/packed").glob("*/*.zip")):
-        folder = ROOT / "tests/fixtures" / pack.parent.name / pack.stem
-        if not folder.is_dir():
-            seeds.unpack(pack, folder)
+    for pack in sorted((ROOT / "tests/fixtures/packed").glob("*.zip")):
+        seeds.unpack(pack, ROOT / "tests/fixtures" / pack.stem)
 
 
 def main():

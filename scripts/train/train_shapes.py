@@ -20,6 +20,7 @@ checkpoint.  The result, with averaged weights, is the diffusers checkpoint
 shapes-run/checkpoint, rewritten at every evaluation; then
 
     python scripts/export.py shapes-run/checkpoint models/shapes --dtype half --short-names
+    python scripts/train/store_int8.py models/shapes
     cp shapes-run/training-log.csv shapes-run/loss.png models/shapes/
 
 The small decoder (small_decoder.py) is taught by the exported model, and put beside it:

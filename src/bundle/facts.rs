@@ -9,8 +9,9 @@ use serde_json::{Map, Value};
 
 use super::autoencoder::{Autoencoder, LatentStatistics};
 use super::component::{Component, ComponentKind};
+use super::directory_overrides::DirectoryOverrides;
 use super::family::{self, FamilyFact, Refusal};
-use super::layout::{DirectoryOverrides, SchedulerFile};
+use super::scheduler_file::SchedulerFile;
 use super::{json, roles};
 use crate::family::Family;
 

@@ -9,6 +9,7 @@ mod autoencoder;
 mod call_defaults;
 mod component;
 mod configuration;
+mod directory_overrides;
 mod facts;
 mod family;
 mod hub;
@@ -19,7 +20,9 @@ mod operators;
 mod render;
 mod report;
 mod roles;
+mod scheduler_file;
 mod search;
+mod survey;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -29,10 +32,11 @@ use serde_json::{Map, Value};
 pub use autoencoder::{Autoencoder, LatentStatistics};
 pub use call_defaults::{CallDefaults, TaskCall};
 pub use component::{Component, ComponentKind};
+pub use directory_overrides::DirectoryOverrides;
 pub use facts::{Fact, Facts};
 pub use family::{FamilyFact, Refusal};
 pub use json::read_object;
-pub use layout::{DirectoryOverrides, Layout, SchedulerFile, open_conditioner, open_controlnet};
+pub use layout::Layout;
 pub use onnx::{ExternalFile, GraphFile, LayerNorm, ModuleWeight, ModuleWeights, Operator, TokenTable, Upsamplings};
 pub(crate) use onnx::{ExternalReference, frame, map, proto, relocate};
 pub use operators::{Obstacle, obstacles, operators_without_cpu_kernel};
@@ -44,6 +48,8 @@ pub use roles::{
     VaeDecoderSignature, VaeEncoderKind, VaeEncoderSignature, role_words,
 };
 pub(crate) use roles::{Filler, InputAxis};
+pub use scheduler_file::SchedulerFile;
+pub use survey::{open_conditioner, open_controlnet};
 
 use crate::error::{Error, Result};
 use crate::family::{Family, PipelineClass, find, for_task};
@@ -90,21 +96,6 @@ impl Bundle {
         };
         let source = format!("diffusers' with torch_dtype=torch.{dtype}, as {}'s weights are", denoiser.kind);
         Some(Fact { value: stream, source })
-    }
-
-    /// Reads a model directory. For an entry of the Hugging Face cache (`models--ORG--NAME`), reads the snapshot that
-    /// its `refs/main` names.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Model`] if the directory contains no model, or if any of its graphs or configurations is damaged,
-    /// incomplete or ambiguous; [`Error::Io`] if a file cannot be read.
-    pub fn open(dir: &Path, overrides: &DirectoryOverrides) -> Result<Self> {
-        let (bundle, faults) = layout::survey(dir, overrides)?;
-        match faults.into_iter().next() {
-            None => Ok(bundle),
-            Some(fault) => Err(fault),
-        }
     }
 
     /// Returns the pipeline class in model_index.json, such as `StableDiffusionPipeline`.

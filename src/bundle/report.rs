@@ -6,11 +6,14 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::component::{Component, ComponentKind};
-use super::layout::{self, DirectoryOverrides, SchedulerFile};
+use super::directory_overrides::DirectoryOverrides;
+use super::layout::Layout;
 use super::roles::{
     ConditionerSignature, ControlNetSignature, DenoiserSignature, TextEncoderSignature, VaeDecoderSignature,
     VaeEncoderSignature,
 };
+use super::scheduler_file::SchedulerFile;
+use super::survey::survey;
 use super::{Bundle, json, operators};
 use crate::error::{Result, count_of};
 use crate::family::Family;
@@ -149,7 +152,7 @@ pub fn inspect(
     overrides: &DirectoryOverrides,
     fits: impl FnOnce(&Bundle) -> Vec<TaskFit>,
 ) -> Result<Report> {
-    let (bundle, faults) = layout::survey(dir, overrides)?;
+    let (bundle, faults) = survey(dir, overrides)?;
     let mut report = Report::new(&bundle, fits(&bundle));
     report.faults.extend(faults.iter().map(ToString::to_string));
     Ok(report)
@@ -354,7 +357,7 @@ fn exporter(bundle: &Bundle) -> String {
         "Optimum 1.23 (the encoder outputs moments, the timestep is a list)"
     } else if optimum {
         "Optimum up to 1.22"
-    } else if bundle.layout == layout::Layout::Legacy {
+    } else if bundle.layout == Layout::Legacy {
         "diffusers' convert_stable_diffusion_checkpoint_to_onnx.py, or a compatible one"
     } else {
         "not recognized"

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value};
 
 use super::component::{Component, ComponentKind};
+use super::directory_overrides::DirectoryOverrides;
 use super::json;
-use super::layout::DirectoryOverrides;
 use super::onnx::{GraphFile, INCOMPLETE};
 use crate::error::{Error, Result};
 use crate::files::broken_link;
@@ -136,7 +136,7 @@ pub(super) fn list(dir: &Path) -> Result<Vec<String>> {
     let metadata = std::fs::metadata(dir).map_err(|e| match (broken_link(dir), e.kind()) {
         (Some(reason), _) => Error::model(dir, reason, INCOMPLETE),
         (None, std::io::ErrorKind::NotFound) => {
-            Error::model(dir, "no such directory", "path in [model] is relative to the pipeline file")
+            Error::model(dir, "no such directory", "check the path; path in [model] is relative to the pipeline file")
         }
         _ => Error::io(dir, "reading", e),
     })?;

@@ -78,7 +78,7 @@ fn path() -> impl TypedValueParser<Value = PathBuf> {
     PathBufValueParser::new().try_map(|path| files::expand_home(&path))
 }
 
-/// Runs latent diffusion models on ONNX Runtime: a model directory and a pipeline.toml go in, images come out.
+/// Runs latent diffusion models on ONNX Runtime, from a model directory and a pipeline.toml to images.
 #[derive(Debug, Clone, Parser)]
 #[command(name = "ldm-ort", version, after_help = EXIT_CODES, styles = STYLES, max_term_width = 100)]
 #[command(propagate_version = true, arg_required_else_help = true)]
@@ -94,22 +94,22 @@ pub struct Cli {
 /// The commands.
 #[derive(Debug, Clone, Subcommand)]
 pub enum Command {
-    /// Runs a pipeline: makes its images.
+    /// Runs a pipeline and writes its images.
     #[command(after_help = RUN_EXAMPLES)]
     Run(Box<RunArgs>),
-    /// Tells what is wrong with a pipeline, without running it.
+    /// Checks a pipeline without running it: prints every mistake, and every setting with its source.
     Check(Box<CheckArgs>),
-    /// Tells what a model directory holds: components, the inputs and outputs of their graphs, what is missing.
+    /// Describes a model directory: components, the inputs and outputs of their graphs, missing files.
     Inspect(InspectArgs),
     /// Prints a pipeline.toml for a model directory.
     #[command(after_help = "Example:\n  ldm-ort init models/shapes > pipeline.toml")]
     Init(InitArgs),
     /// Lists schedulers, tasks, execution providers, families, keys, commands, or old names that still work.
     List(ListArgs),
-    /// Draws the schedules of one or several schedulers: timesteps, sigmas and signal-to-noise over the steps.
+    /// Plots the schedules of one or several schedulers: timesteps, sigmas and signal-to-noise ratios over the steps.
     #[command(after_help = PLOT_EXAMPLES)]
     Plot(Box<PlotArgs>),
-    /// Optimizes a pipeline's graphs for this machine ahead of its first run, which would do so otherwise.
+    /// Optimizes a pipeline's graphs for this machine, which its first run would do otherwise.
     #[command(after_help = OPTIMIZE_EXAMPLES)]
     Optimize(Box<OptimizeArgs>),
     /// The old name of `optimize`.
@@ -118,16 +118,16 @@ pub enum Command {
     /// Lists, verifies, trims or clears the cache of optimized graphs.
     #[command(after_help = CACHE_EXAMPLES)]
     Cache(CacheArgs),
-    /// Writes a model directory whose graphs store their weights in fewer bits, for less memory or faster products.
+    /// Writes a copy of a model directory with quantized weights, for less memory or faster products.
     #[command(after_help = QUANTIZE_EXAMPLES)]
     Quantize(QuantizeArgs),
-    /// Writes the demo pipeline into a folder: pipeline.toml and its model, models/shapes.
+    /// Writes the demo pipeline and its model into a folder: pipeline.toml and models/shapes.
     #[command(after_help = "Example:\n  ldm-ort demo demo && ldm-ort run demo/pipeline.toml")]
     Demo(DemoArgs),
-    /// Tells which ONNX Runtime is used and why, or fetches one.
+    /// Prints the ONNX Runtime library in use and the reason for it, or downloads one.
     #[command(after_help = "Examples:\n  ldm-ort runtime\n  ldm-ort runtime install cuda\n  ldm-ort runtime list")]
     Runtime(RuntimeArgs),
-    /// Prints a shell's completions of commands and flags.
+    /// Prints a completion script for a shell.
     #[command(after_help = COMPLETIONS_EXAMPLES)]
     Completions(CompletionsArgs),
     /// Prints a man page.
@@ -138,30 +138,30 @@ pub enum Command {
 /// The arguments of every command.
 #[derive(Debug, Clone, Args)]
 pub struct Global {
-    /// Says nothing on stderr but warnings and errors: no progress, no notes.
+    /// Only print warnings and errors on stderr: no progress, no notes.
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     pub quiet: bool,
-    /// Says more on stderr; twice, everything, the messages of ONNX Runtime too.
+    /// Print more on stderr; given twice, everything, including ONNX Runtime's messages.
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub verbose: u8,
-    /// The location of ONNX Runtime's library, and permission to fetch one.
+    /// The location of ONNX Runtime's library, and permission to download one.
     #[command(flatten)]
     pub library: LibraryArgs,
 }
 
-/// The location of ONNX Runtime's library, and permission to fetch one.
+/// The location of ONNX Runtime's library, and permission to download one.
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "ONNX Runtime")]
 pub struct LibraryArgs {
-    /// Takes ONNX Runtime's shared library from here, a file or the folder it is in, and looks nowhere else.
+    /// ONNX Runtime's shared library, as a file or its folder. No other place is searched.
     #[arg(long, global = true, value_name = "PATH", value_hint = ValueHint::AnyPath, value_parser = path())]
     pub runtime: Option<PathBuf>,
-    /// Fetches nothing: where ONNX Runtime is not installed, says what to install by hand. LDM_ORT_OFFLINE=1 in the
-    /// environment does the same.
+    /// Never download. If ONNX Runtime is not installed, the error describes the installation by hand. LDM_ORT_OFFLINE=1 in
+    /// the environment does the same.
     #[arg(long, global = true)]
     pub offline: bool,
-    /// Fetches ONNX Runtime from this Python package index instead of the public one, or the one that LDM_ORT_INDEX_URL,
-    /// PIP_INDEX_URL, UV_DEFAULT_INDEX or pip's configuration names.
+    /// The Python package index to download ONNX Runtime from [default: LDM_ORT_INDEX_URL, PIP_INDEX_URL, UV_DEFAULT_INDEX,
+    /// pip's configuration, or the public index].
     #[arg(long, global = true, value_name = "URL", value_hint = ValueHint::Url)]
     pub index_url: Option<String>,
 }
@@ -186,21 +186,21 @@ impl LibraryArgs {
     }
 }
 
-/// The flags that stand over a pipeline file's keys.
+/// The flags that override a pipeline file's keys.
 #[derive(Debug, Clone, Default, Args)]
-#[command(next_help_heading = "Instead of the pipeline file's keys")]
+#[command(next_help_heading = "Overrides of the pipeline file's keys")]
 pub struct OverrideArgs {
     /// Those that every command on a pipeline takes.
     #[command(flatten)]
     pub keys: KeyArgs,
-    /// The scheduler, with nothing of its table set; see `ldm-ort list schedulers`.
+    /// The scheduler, with the defaults of its table; see `ldm-ort list schedulers`.
     #[arg(long, value_name = "NAME")]
     pub scheduler: Option<String>,
-    /// The folder images are written to, relative to the current directory.
+    /// The folder for the images, relative to the current directory.
     #[arg(short, long, value_name = "DIR", value_hint = ValueHint::DirPath, value_parser = path())]
     pub output: Option<PathBuf>,
-    /// Shows what each image is at, every N steps (without N, every step): in a file NAME.preview.png beside the image
-    /// to be, which is gone once that is written, and in terminals that show images (kitty's or iTerm2's protocol).
+    /// Preview each image every N steps [default: 1]: in the file NAME.preview.png next to the image, which is removed when
+    /// the image is written, and in terminals that show images (kitty's or iTerm2's protocol).
     #[arg(long, value_name = "N", num_args = 0..=1, default_missing_value = "1")]
     pub preview: Option<u64>,
 }
@@ -213,11 +213,11 @@ impl OverrideArgs {
     }
 }
 
-/// The flags that stand over a pipeline file's keys and mean the same to every command.
+/// The flags that override a pipeline file's keys and mean the same to every command.
 #[derive(Debug, Clone, Default, Args)]
-#[command(next_help_heading = "Instead of the pipeline file's keys")]
+#[command(next_help_heading = "Overrides of the pipeline file's keys")]
 pub struct KeyArgs {
-    /// Text describing the image, or - for standard input; several times for several prompts.
+    /// Text describing the image, or - for standard input. Can be repeated for several prompts.
     #[arg(short, long, value_name = "TEXT")]
     pub prompt: Vec<String>,
     /// Text describing what the image should not show.
@@ -226,22 +226,22 @@ pub struct KeyArgs {
     /// The seed of the first image; image i has seed + i.
     #[arg(short, long, value_name = "N")]
     pub seed: Option<u64>,
-    /// Steps of the scheduler.
+    /// The number of scheduler steps.
     #[arg(long, value_name = "N")]
     pub steps: Option<u64>,
-    /// Images per prompt.
+    /// The number of images per prompt.
     #[arg(long, value_name = "N")]
     pub images: Option<u64>,
-    /// Width of the images in pixels.
+    /// The images' width in pixels.
     #[arg(long, value_name = "PIXELS")]
     pub width: Option<u64>,
-    /// Height of the images in pixels.
+    /// The images' height in pixels.
     #[arg(long, value_name = "PIXELS")]
     pub height: Option<u64>,
     /// The execution provider, or several in order of preference; see `ldm-ort list providers`.
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     pub provider: Vec<String>,
-    /// Any key, such as `task.text-to-image.guidance_scale=5`; paths are relative to the current directory.
+    /// Any key, such as `task.text-to-image.guidance_scale=5`. Paths are relative to the current directory. Can be repeated.
     #[arg(long, value_name = "TABLE.KEY=VALUE")]
     pub set: Vec<String>,
 }
@@ -270,10 +270,10 @@ pub struct CheckArgs {
     /// The pipeline file, or - for standard input.
     #[arg(value_name = "PIPELINE.toml", value_hint = ValueHint::FilePath, value_parser = path())]
     pub pipeline: PathBuf,
-    /// Opens the graphs too, on the providers they would run on.
+    /// Also open the graphs, on the providers that would run them.
     #[arg(long)]
     pub open: bool,
-    /// Checks that the run could write its final latents here.
+    /// Also check that the run can write its final latents to this file.
     #[arg(long, value_name = "F.npy", value_hint = ValueHint::FilePath, value_parser = path())]
     pub save_latents: Option<PathBuf>,
     /// The keys set over the pipeline file's.
@@ -287,15 +287,15 @@ pub struct PlotArgs {
     /// The pipeline file, or - for standard input.
     #[arg(value_name = "PIPELINE.toml", value_hint = ValueHint::FilePath, value_parser = path())]
     pub pipeline: PathBuf,
-    /// Another scheduler beside the pipeline's, over the same model's configuration and as many steps; may be given
-    /// several times. Any name of `ldm-ort list schedulers`.
+    /// A further scheduler, with the same model's configuration and number of steps: any name of `ldm-ort list schedulers`.
+    /// Can be repeated.
     #[arg(long, value_name = "NAME")]
     pub scheduler: Vec<String>,
-    /// The SVG file to write; without it, next to the pipeline file, under its name with .svg at the end.
+    /// The SVG file to write [default: the pipeline file's name with the extension .svg, next to it].
     #[arg(short, long, value_name = "F.svg", value_hint = ValueHint::FilePath, value_parser = path())]
     pub output: Option<PathBuf>,
-    /// Prints a JSON object on stdout: the image's path, and for each scheduler the position in steps, timestep,
-    /// sigma (noise for one part of image) and signal-to-noise ratio of every call; null is infinite.
+    /// Print a JSON object on stdout: the SVG file's path, and for each scheduler the position in steps, timestep, sigma and
+    /// signal-to-noise ratio of every evaluation; null is infinite.
     #[arg(long)]
     pub json: bool,
     /// The keys set over the pipeline file's.
@@ -306,10 +306,10 @@ pub struct PlotArgs {
 /// `ldm-ort inspect`.
 #[derive(Debug, Clone, Args)]
 pub struct InspectArgs {
-    /// The model directory, or a pipeline file, which may say what the directory of its model does not.
+    /// The model directory, or a pipeline file, whose `[model]` table can describe what the directory does not.
     #[arg(value_name = "DIR|PIPELINE.toml", value_hint = ValueHint::AnyPath, value_parser = path())]
     pub model: PathBuf,
-    /// Prints JSON.
+    /// Print JSON.
     #[arg(long)]
     pub json: bool,
 }
@@ -325,7 +325,7 @@ pub struct InitArgs {
 /// `ldm-ort demo`.
 #[derive(Debug, Clone, Args)]
 pub struct DemoArgs {
-    /// The folder, created if there is none. Files of other contents are not replaced.
+    /// The folder, created if it does not exist. Files with other contents are not replaced.
     #[arg(value_name = "DIR", value_hint = ValueHint::DirPath, value_parser = path())]
     pub dir: PathBuf,
 }
@@ -335,10 +335,10 @@ pub struct DemoArgs {
 pub struct ListArgs {
     /// The table to print.
     pub what: Listing,
-    /// Prints JSON; of the keys, a JSON schema of pipeline.toml.
+    /// Print JSON; for the keys, a JSON schema of pipeline.toml.
     #[arg(long)]
     pub json: bool,
-    /// Prints the page of docs/reference.
+    /// Print the page of docs/reference.
     #[arg(long, conflicts_with = "json")]
     pub markdown: bool,
 }
@@ -346,19 +346,19 @@ pub struct ListArgs {
 /// The tables of `ldm-ort list`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Listing {
-    /// The schedulers: names for [scheduler.NAME] and --scheduler.
+    /// Schedulers: names for [scheduler.NAME] and --scheduler.
     Schedulers,
-    /// The tasks: names for [task.NAME], and their keys.
+    /// Tasks: names for [task.NAME], and their keys.
     Tasks,
-    /// The execution providers: names for --provider, and whether each can be used now.
+    /// Execution providers: names for --provider, and the availability of each.
     Providers,
-    /// The model families, with their tasks and the pipeline classes of diffusers.
+    /// Model families, with their tasks and diffusers' pipeline classes.
     Families,
-    /// The keys of pipeline.toml.
+    /// Keys of pipeline.toml.
     Keys,
-    /// The commands.
+    /// Commands.
     Commands,
-    /// The old names of keys, values, folders, variables, commands and record fields that still work, with the new ones.
+    /// Old names of keys, values, folders, variables, commands and record fields that still work, with the new ones.
     Aliases,
 }
 

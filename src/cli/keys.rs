@@ -2,6 +2,7 @@
 //!
 //! The readers of the tables are the authority; the tests hold the table to them.
 
+mod definitions;
 mod rows;
 mod schema;
 

@@ -118,14 +118,7 @@ impl Progress {
                 self.remaining.begin_stage(number, total);
             }
             Event::Opening { component, weight_bytes, opened_bytes, total_bytes } => {
-                if opened_bytes == 0 {
-                    let template = "{spinner} {msg} {bar:30} {bytes} of {total_bytes} {elapsed}";
-                    self.replace(ProgressBar::new(total_bytes), template, String::new());
-                    self.tick();
-                }
-                let bytes = indicatif::HumanBytes(weight_bytes);
-                self.bar.set_message(format!("opening {component} ({bytes}){}", self.stage));
-                self.bar.set_position(opened_bytes);
+                self.opening(&component, weight_bytes, opened_bytes, total_bytes);
             }
             Event::Optimizing { component, bytes, folder } => {
                 let bytes = indicatif::HumanBytes(bytes);
@@ -147,23 +140,7 @@ impl Progress {
                 self.spin(format!("preparing {}{}", image_range(image, images, total), self.stage));
             }
             Event::Step { image, images, total, step, steps, seconds, .. } => {
-                if step == 1 {
-                    let template = "{msg} {bar:30} {pos}/{len} steps · {prefix}";
-                    self.replace(
-                        ProgressBar::new(steps as u64),
-                        template,
-                        image_range(image, images, total) + &self.stage,
-                    );
-                }
-                self.remaining.step(images, total, steps, seconds);
-                self.pace = match step {
-                    1 | 2 => (seconds, 1),
-                    _ => (self.pace.0 + seconds, self.pace.1 + 1),
-                };
-                let rate = remaining::rate(self.pace.0 / self.pace.1 as f64);
-                let left = self.remaining.seconds().map_or_else(String::new, remaining::duration);
-                self.bar.set_prefix(format!("{rate} · {left} left"));
-                self.bar.set_position(step as u64);
+                self.step((image, images, total), (step, steps), seconds);
             }
             Event::Decoding { image, total } => {
                 self.spin(format!("decoding {}{}", image_range(image, 1, total), self.stage));
@@ -183,6 +160,34 @@ impl Progress {
             }
             Event::Loading { .. } | Event::Denoising { .. } | Event::Done { .. } => {}
         }
+    }
+
+    fn opening(&mut self, component: &str, weight_bytes: u64, opened_bytes: u64, total_bytes: u64) {
+        if opened_bytes == 0 {
+            let template = "{spinner} {msg} {bar:30} {bytes} of {total_bytes} {elapsed}";
+            self.replace(ProgressBar::new(total_bytes), template, String::new());
+            self.tick();
+        }
+        let bytes = indicatif::HumanBytes(weight_bytes);
+        self.bar.set_message(format!("opening {component} ({bytes}){}", self.stage));
+        self.bar.set_position(opened_bytes);
+    }
+
+    /// Shows a step, with the pace of the batch and the time left of the run.
+    fn step(&mut self, (image, images, total): (usize, usize, usize), (step, steps): (usize, usize), seconds: f64) {
+        if step == 1 {
+            let template = "{msg} {bar:30} {pos}/{len} steps · {prefix}";
+            self.replace(ProgressBar::new(steps as u64), template, image_range(image, images, total) + &self.stage);
+        }
+        self.remaining.step(images, total, steps, seconds);
+        self.pace = match step {
+            1 | 2 => (seconds, 1),
+            _ => (self.pace.0 + seconds, self.pace.1 + 1),
+        };
+        let rate = remaining::rate(self.pace.0 / self.pace.1 as f64);
+        let left = self.remaining.seconds().map_or_else(String::new, remaining::duration);
+        self.bar.set_prefix(format!("{rate} · {left} left"));
+        self.bar.set_position(step as u64);
     }
 
     /// Shows what is fetched.

@@ -55,6 +55,7 @@ fn show(search: &Search, options: &RuntimeOptions) -> String {
     if search.selected().is_some() {
         let because =
             search.candidates.iter().find(|c| matches!(c.verdict, Verdict::Selected(_))).map(|c| match c.source {
+                LibrarySource::Host => "the host program handed it over",
                 LibrarySource::Option => "it was asked for with --runtime",
                 LibrarySource::Variable => "ORT_DYLIB_PATH names it",
                 LibrarySource::Loaded => "this process holds it already",

@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use super::converter::Converter;
 use super::{Environment, Event};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::execution::{Execution, ExecutionEvent};
 use crate::graph_cache::{CachedGraph, GraphCache, SizeLimit};
 use crate::plan::{ModelSources, Plan};
-use crate::session::{self, Cancel, Flavor, Runtime, RuntimeOptions};
+use crate::session::{self, Cancel, Flavor, HostApi, Runtime, RuntimeOptions};
 use crate::spec::Spec;
 
 /// Opens pipelines. A clone is the same engine.
@@ -33,6 +33,8 @@ pub struct Engine(Arc<EngineBuilder>);
 /// pipeline is opened, since the build depends on the pipeline's execution providers.
 #[derive(Debug, Clone)]
 pub struct EngineBuilder {
+    host: Option<HostApi>,
+    has_host_threads: bool,
     runtime_path: Option<PathBuf>,
     index_url: Option<String>,
     is_offline: Option<bool>,
@@ -43,6 +45,25 @@ pub struct EngineBuilder {
 }
 
 impl EngineBuilder {
+    /// Uses the host program's own ONNX Runtime: the result of its `OrtGetApiBase`, a `const OrtApiBase*`. Environment and
+    /// providers are then the host's; NULL changes nothing.
+    ///
+    /// # Safety
+    /// `base` is NULL, or the library that it is of stays loaded until the process ends.
+    pub unsafe fn ort_api(mut self, base: *const std::ffi::c_void) -> Self {
+        // SAFETY: as this function demands.
+        self.host = unsafe { HostApi::new(base) };
+        self
+    }
+
+    /// Runs graphs on the global thread pool of ONNX Runtime's environment if true, and starts no threads for them. The host
+    /// creates that environment, with `CreateEnvWithGlobalThreadPools`, before the first pipeline is opened; `[device]
+    /// threads` is then an error.
+    pub fn host_threads(mut self, has_host_threads: bool) -> Self {
+        self.has_host_threads = has_host_threads;
+        self
+    }
+
     /// Takes ONNX Runtime's shared library from a file or the folder it is in, and searches nowhere else.
     pub fn runtime_path(mut self, path: impl Into<PathBuf>) -> Self {
         self.runtime_path = Some(path.into());
@@ -113,6 +134,8 @@ impl Engine {
     /// Starts with the settings of the process's environment.
     pub fn builder() -> EngineBuilder {
         EngineBuilder {
+            host: None,
+            has_host_threads: false,
             runtime_path: None,
             index_url: None,
             is_offline: None,
@@ -149,6 +172,8 @@ impl Engine {
     /// Returns the search for ONNX Runtime's library that this engine makes, for a preferred build.
     pub fn runtime_options(&self, flavor: Option<Flavor>) -> RuntimeOptions {
         RuntimeOptions {
+            host: self.0.host,
+            host_threads: self.0.has_host_threads,
             path: self.0.runtime_path.clone(),
             flavor,
             offline: self.0.is_offline.unwrap_or(self.0.environment.offline),
@@ -182,6 +207,10 @@ impl Engine {
         let mut plan = Plan::from_sources(spec, sources)?;
         plan.set_graph_cache(self.optimized_graphs()?.as_ref());
         plan.require_cache()?;
+        if self.0.has_host_threads && plan.executions().any(|own| own.device.threads.is_some()) {
+            let problem = "graphs run on the threads of the host's environment (host_threads)";
+            return Err(Error::input("device.threads", problem, "leave one of the two out"));
+        }
         let runtime = self.load_runtime(&plan.spec, cancel, observer)?;
         for text in plan.fit_runtime(&runtime)? {
             observer(Event::Warning { text });

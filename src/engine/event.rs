@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use serde::Serialize;
+use serde_json::json;
 
 use super::Image;
 use crate::execution::Timings;
@@ -132,6 +133,25 @@ pub enum Event {
         /// The seconds of its parts.
         timings: Timings,
     },
+}
+
+impl Event {
+    /// Returns the event as a JSON object without pixels and records, for logs and for programs in other languages, which
+    /// get those otherwise.
+    pub fn to_json(&self) -> String {
+        let object = match self {
+            Self::Preview { image, step, width, height, .. } => {
+                json!({ "event": "preview", "image": image, "step": step, "width": width, "height": height })
+            }
+            Self::Image(image) => json!({
+                "event": "image", "index": image.index(), "seed": image.seed(), "width": image.width(),
+                "height": image.height(), "seconds": image.seconds(), "is_final": image.is_final(),
+            }),
+            // Whatever else there is can be serialized.
+            other => serde_json::to_value(other).unwrap_or_default(),
+        };
+        object.to_string()
+    }
 }
 
 fn base64<S: serde::Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {

@@ -8,7 +8,7 @@ use ndarray::ArrayViewD;
 use super::recorder::Recorder;
 use crate::error::{Error, Result};
 use crate::execution::FinishedImage;
-use crate::image::{ImageFormat, Rgb8, encode_as, encode_png, save_png};
+use crate::image::{ImageFormat, Rgb8, encode_as, save_png};
 use crate::metadata::Record;
 
 /// A finished image and the record of how it was made.
@@ -104,7 +104,15 @@ impl Image {
     /// # Errors
     /// As [`Image::record`].
     pub fn to_png(&self) -> Result<Vec<u8>> {
-        encode_png(&self.made.pixels, &self.record()?.chunks()?)
+        self.encode(ImageFormat::Png)
+    }
+
+    /// Encodes it in a format, with its record.
+    ///
+    /// # Errors
+    /// As [`Image::record`], and [`Error::Input`] if the image does not fit the format.
+    pub fn encode(&self, format: ImageFormat) -> Result<Vec<u8>> {
+        encode_as(&self.made.pixels, format, &self.record()?.chunks()?)
     }
 
     /// Writes it with its record, whole or not at all: as JPEG or WebP where the name ends so, else as PNG.
@@ -118,7 +126,7 @@ impl Image {
         if format == ImageFormat::Png {
             crate::files::require_format("image", path, "png", "images are written as PNG, JPEG or WebP")?;
         }
-        save_png(path, &encode_as(&self.made.pixels, format, &self.record()?.chunks()?)?)
+        save_png(path, &self.encode(format)?)
     }
 
     pub(crate) fn finished(&self) -> &FinishedImage {

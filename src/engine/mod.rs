@@ -10,6 +10,7 @@ mod digests;
 mod environment;
 mod event;
 mod image;
+mod json;
 mod name_pattern;
 mod open;
 mod pipeline;
@@ -25,6 +26,7 @@ pub use digests::{KnownDigests, ModelDigests, configuration_digests, model_diges
 pub use environment::Environment;
 pub use event::Event;
 pub use image::Image;
+pub use json::pipeline_spec;
 pub use name_pattern::NamePattern;
 pub use pipeline::Pipeline;
 pub use recorder::{Recorder, arithmetic};

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{Engine, Event, Pipeline, model_spec};
+use super::{Engine, Event, Pipeline, model_spec, pipeline_spec};
 use crate::error::Result;
 use crate::session::Cancel;
 use crate::spec::{Overrides, Spec};
@@ -31,6 +31,21 @@ impl Engine {
     /// As [`Engine::open`].
     pub fn open_model(&self, dir: impl AsRef<Path>) -> Result<Pipeline> {
         self.open_spec(model_spec(dir.as_ref(), &Overrides::default())?, &Cancel::new(), &mut |_| {})
+    }
+
+    /// Opens a pipeline file or a model directory with settings over it, reporting events; `cancel` stops that from another
+    /// thread.
+    ///
+    /// # Errors
+    /// As [`Engine::open`], and [`Error::Interrupted`](crate::Error::Interrupted).
+    pub fn open_with(
+        &self,
+        path: impl AsRef<Path>,
+        overrides: &Overrides,
+        cancel: &Cancel,
+        observer: &mut dyn FnMut(Event),
+    ) -> Result<Pipeline> {
+        self.open_spec(pipeline_spec(path.as_ref(), overrides)?, cancel, observer)
     }
 
     /// Opens a pipeline that is given as a value, reporting events; `cancel` stops that from another thread.

@@ -139,8 +139,8 @@ impl Pipeline {
     /// # Errors
     /// As [`Pipeline::check`].
     pub fn plan_of(&self, request: &Request) -> Result<Plan> {
-        let tables = request.tables(self.spec.task.name())?;
-        let mut spec = if tables.is_empty() { self.spec.clone() } else { self.spec.with_request(&tables)? };
+        let tables = request.tables(self.spec.task.as_ref())?;
+        let mut spec = if tables.is_empty() { self.spec.clone() } else { self.spec.with_request(tables)? };
         if request.wants_all_evaluations() {
             spec = spec.with_all_evaluations();
         }

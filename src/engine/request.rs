@@ -1,11 +1,11 @@
 //! Requests to an open pipeline.
 
-use std::path::{Path, PathBuf};
-
 use toml::{Table, Value};
 
 use crate::error::{Error, Problem, Result};
-use crate::spec::{is_task_field, merge_toml, sort_fields};
+use crate::keys::{Entries, Node, Origin, Value as KeyValue};
+use crate::spec::{is_task_field, node, put, sort_fields};
+use crate::task::{InputImage, Task};
 
 /// The changes to an open pipeline's own request: a cheap value that names only what differs.
 ///
@@ -25,7 +25,7 @@ use crate::spec::{is_task_field, merge_toml, sort_fields};
 /// ```
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Request {
-    fields: Table,
+    fields: Entries,
     all_evaluations: bool,
     only: Option<usize>,
 }
@@ -41,26 +41,29 @@ impl Request {
         Self::task("text-to-image").set("prompt", prompt.into())
     }
 
-    /// Redraws an image after a prompt; `strength` in (0, 1] is set by [`Request::strength`].
-    pub fn image_to_image(image: impl AsRef<Path>, prompt: impl Into<String>) -> Self {
-        Self::task("image-to-image").path("image", image).set("prompt", prompt.into())
+    /// Redraws an image, a path or one in memory, after a prompt; `strength` in (0, 1] is set by [`Request::strength`].
+    pub fn image_to_image(image: impl Into<InputImage>, prompt: impl Into<String>) -> Self {
+        Self::task("image-to-image").image("image", image).set("prompt", prompt.into())
     }
 
     /// Redraws the white part of a mask.
-    pub fn inpaint(image: impl AsRef<Path>, mask: impl AsRef<Path>, prompt: impl Into<String>) -> Self {
-        Self::task("inpaint").path("image", image).path("mask", mask).set("prompt", prompt.into())
+    pub fn inpaint(image: impl Into<InputImage>, mask: impl Into<InputImage>, prompt: impl Into<String>) -> Self {
+        Self::task("inpaint").image("image", image).image("mask", mask).set("prompt", prompt.into())
     }
 
-    /// Chooses a task by its name in pipeline.toml. Keys that the file's task and this one share keep the file's values.
+    /// Chooses a task by its name in pipeline.toml, such as `instruct`; its other keys are set by [`Request::set`] and
+    /// [`Request::image`]. Keys that the file's task and this one share keep the file's values.
     pub fn task(name: &str) -> Self {
         let mut request = Self::default();
-        merge_toml(&mut request.fields, &["task", name], Value::Table(Table::new()));
+        put(&mut request.fields, &["task", name], node(&Value::Table(Table::new())));
         request
     }
 
     /// Reads a request from JSON: the tables of a pipeline file without `[model]`, `[device]`, `[output]` and `[[stage]]`,
     /// or the flat fields `prompt`, `negative_prompt`, `seed`, `steps`, `guidance_scale`, `width`, `height`, `images`,
-    /// `strength`, `image`, `mask`, `scheduler`, `loras`, `preview`. Both may be mixed.
+    /// `strength`, `image`, `mask`, `scheduler`, `loras`, `preview`. Both may be mixed. Where no task is named and the
+    /// pipeline's own takes no image, `image` means image-to-image and `mask` with it inpainting. An image is a path or
+    /// `data:image/png;base64,…`.
     ///
     /// # Errors
     /// [`Error::Input`] if the text is not a JSON object or holds `null`.
@@ -69,7 +72,7 @@ impl Request {
             |problem: String| Error::input("request", problem, "write a JSON object such as {\"prompt\": \"…\"}");
         let value: serde_json::Value = serde_json::from_str(text).map_err(|error| invalid(error.to_string()))?;
         match Value::try_from(value) {
-            Ok(Value::Table(fields)) => Ok(Self { fields, ..Self::default() }),
+            Ok(Value::Table(fields)) => Ok(Self::of_fields(&fields)),
             Ok(other) => Err(invalid(format!("expected a JSON object, found {}", other.type_str()))),
             Err(error) => Err(invalid(error.to_string())),
         }
@@ -84,7 +87,17 @@ impl Request {
             let message = error.message().to_owned();
             Error::Spec(vec![Problem { file: None, line: None, key: "request".to_owned(), message }])
         };
-        Ok(Self { fields: text.parse().map_err(problem)?, ..Self::default() })
+        Ok(Self::of_fields(&text.parse().map_err(problem)?))
+    }
+
+    fn of_fields(fields: &Table) -> Self {
+        let fields = fields.iter().map(|(name, value)| (name.clone(), node(value))).collect();
+        Self { fields, ..Self::default() }
+    }
+
+    /// Sets the prompt.
+    pub fn prompt(self, prompt: impl Into<String>) -> Self {
+        self.set("prompt", prompt.into())
     }
 
     /// Sets the prompts, one group of images for each.
@@ -130,9 +143,9 @@ impl Request {
     }
 
     /// Chooses a scheduler by its name in pipeline.toml, such as `euler`, with the model's configuration.
-    pub fn scheduler(mut self, name: impl AsRef<str>) -> Self {
-        let chosen = Table::from_iter([(name.as_ref().to_owned(), Value::Table(Table::new()))]);
-        self.fields.insert("scheduler".to_owned(), Value::Table(chosen));
+    pub fn scheduler(mut self, name: impl Into<String>) -> Self {
+        let chosen = Table::from_iter([(name.into(), Value::Table(Table::new()))]);
+        self.fields.insert("scheduler".to_owned(), node(&Value::Table(chosen)));
         self
     }
 
@@ -147,14 +160,34 @@ impl Request {
         self.count("preview", every)
     }
 
-    /// Sets any key, such as `run.tiles` or `scheduler.ddim.eta`. A key without a dot is a flat field.
-    pub fn set(mut self, key: &str, value: impl Into<Value>) -> Self {
-        let own_task = self.fields.get("task").and_then(Value::as_table).and_then(|task| task.keys().next().cloned());
-        let path: Vec<&str> = match &own_task {
+    /// Sets any key, such as `run.tile` or `scheduler.ddim.eta`. A key without a dot is a flat field; a number is the place
+    /// of a table in an array, as in `control.0.scale`.
+    pub fn set(self, key: &str, value: impl Into<Value>) -> Self {
+        self.put(key, node(&value.into()))
+    }
+
+    /// Sets an image by its key, such as `image`, `mask` or `control.0.image`: a path, which is relative to the current
+    /// directory, or pixels in memory ([`Rgb8`](crate::image::Rgb8)), of which the record says that they were given so.
+    pub fn image(self, key: &str, image: impl Into<InputImage>) -> Self {
+        let value = match image.into() {
+            InputImage::Pixels(pixels) => KeyValue::Pixels(pixels),
+            InputImage::File(path) => KeyValue::String(path.to_string_lossy().into_owned()),
+            // The output of the stage before is what a stage begins with when nothing is set.
+            InputImage::StageOutput => return self,
+        };
+        self.put(key, Node { origin: Origin::Request, value })
+    }
+
+    fn put(mut self, key: &str, value: Node) -> Self {
+        let task = match self.fields.get("task").map(|node| &node.value) {
+            Some(KeyValue::Table(task)) => task.keys().next().cloned(),
+            _ => None,
+        };
+        let path: Vec<&str> = match &task {
             Some(task) if is_task_field(key) => vec!["task", task, key],
             _ => key.split('.').collect(),
         };
-        merge_toml(&mut self.fields, &path, value.into());
+        put(&mut self.fields, &path, value);
         self
     }
 
@@ -168,8 +201,8 @@ impl Request {
         Self { only: Some(index), ..self }
     }
 
-    pub(super) fn tables(&self, task_name: &str) -> Result<Table> {
-        sort_fields(self.fields.clone(), task_name)
+    pub(super) fn tables(&self, own: &dyn Task) -> Result<Entries> {
+        sort_fields(self.fields.clone(), own)
     }
 
     pub(super) fn wants_all_evaluations(&self) -> bool {
@@ -182,11 +215,5 @@ impl Request {
 
     fn count(self, key: &str, count: usize) -> Self {
         self.set(key, i64::try_from(count).unwrap_or(i64::MAX))
-    }
-
-    /// Sets a path, which is relative to the current directory.
-    fn path(self, key: &str, path: impl AsRef<Path>) -> Self {
-        let path: PathBuf = path.as_ref().into();
-        self.set(key, path.to_string_lossy().into_owned())
     }
 }

@@ -182,8 +182,8 @@ impl<'a> ModelRun<'a> {
     fn control_images(&self) -> Result<Vec<ArrayD<f32>>> {
         let request = self.request;
         let read = |control: &ControlPart| {
-            let image =
-                image::resize(&image::load(&control.image, request.input_limit)?, request.width, request.height)?;
+            let image = control.image.load(request.input_limit)?;
+            let image = image::resize(image.as_ref(), request.width, request.height)?;
             Ok(image::to_unit_tensor(&image).into_dyn())
         };
         self.plan.model.controls.iter().map(read).collect()

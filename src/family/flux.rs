@@ -8,7 +8,7 @@ pub(super) static ROW: FamilyRow = FamilyRow {
     name: "flux",
     title: "Flux",
     classes: CLASSES,
-    kin: &[&super::flux_kontext::ROW],
+    kin: &["flux-kontext"],
     denoiser_classes: &["FluxTransformer2DModel"],
     forms: &[Form::Packed],
     is_recognised: |signature| signature.form == Some(Form::Packed),

@@ -8,7 +8,7 @@ pub(super) static ROW: FamilyRow = FamilyRow {
     name: "flux-kontext",
     title: "Flux Kontext",
     classes: CLASSES,
-    kin: &[&super::flux::ROW],
+    kin: &["flux"],
     denoiser_classes: &["FluxTransformer2DModel"],
     forms: &[Form::Packed],
     vae: Vae { scaling_factor: 0.3611, shift_factor: 0.1159, ..BASE.vae },

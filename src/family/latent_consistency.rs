@@ -8,7 +8,7 @@ pub(super) static ROW: FamilyRow = FamilyRow {
     name: "latent-consistency",
     title: "latent consistency models",
     classes: CLASSES,
-    kin: &[&super::stable_diffusion::ROW],
+    kin: &["stable-diffusion"],
     denoiser_classes: &["UNet2DConditionModel"],
     forms: &[Form::Unet],
     is_recognised: |signature| {

@@ -163,8 +163,9 @@ pub fn for_task(family: Family, named: Option<&str>, task: &str, has_control: bo
         return Some(class);
     }
     let is_onnx = named.is_some_and(|(_, class)| class.is_onnx);
-    [family.0].iter().chain(family.0.kin).find_map(|row| {
-        let of_row = |onnx: bool| row.classes.iter().find(|class| fits(class) && class.is_onnx == onnx);
+    let kin = family.0.kin.iter().filter_map(|name| Family::from_name(name));
+    std::iter::once(family).chain(kin).find_map(|family| {
+        let of_row = |onnx: bool| family.0.classes.iter().find(|class| fits(class) && class.is_onnx == onnx);
         is_onnx.then(|| of_row(true)).flatten().or_else(|| of_row(false))
     })
 }

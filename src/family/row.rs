@@ -12,8 +12,8 @@ pub(crate) struct FamilyRow {
     pub classes: &'static [PipelineClass],
     /// Further names of it in model_index.json, of which none is a class of diffusers.
     pub other_names: &'static [&'static str],
-    /// The families whose classes run its models in tasks for which it has none, in this order.
-    pub kin: &'static [&'static FamilyRow],
+    /// The names of the families whose classes run its models in tasks for which it has none, in this order.
+    pub kin: &'static [&'static str],
     /// False if a task has this program's own defaults unless model_index.json names one of diffusers' classes.
     pub has_class_defaults: bool,
     /// The family under whose classes its exports go, too.

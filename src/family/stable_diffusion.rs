@@ -11,7 +11,7 @@ pub(super) static ROW: FamilyRow = FamilyRow {
     name: "stable-diffusion",
     title: "Stable Diffusion 1 and 2",
     classes: CLASSES,
-    kin: &[&super::stable_diffusion_upscaler::ROW],
+    kin: &["stable-diffusion-upscaler"],
     denoiser_classes: &["UNet2DConditionModel"],
     forms: &[Form::Unet],
     is_recognised: |signature| signature.is_stable_diffusion_unet() && signature.extra_channels() != Some(1),

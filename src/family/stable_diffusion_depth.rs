@@ -8,7 +8,7 @@ pub(super) static ROW: FamilyRow = FamilyRow {
     name: "stable-diffusion-depth",
     title: "Stable Diffusion 2 depth-to-image",
     classes: CLASSES,
-    kin: &[&super::stable_diffusion::ROW],
+    kin: &["stable-diffusion"],
     denoiser_classes: &["UNet2DConditionModel"],
     forms: &[Form::Unet],
     is_recognised: |signature| signature.is_stable_diffusion_unet() && signature.extra_channels() == Some(1),

@@ -8,7 +8,7 @@ pub(super) static ROW: FamilyRow = FamilyRow {
     name: "stable-diffusion-upscaler",
     title: "the x4 upscaler",
     classes: CLASSES,
-    kin: &[&super::stable_diffusion::ROW],
+    kin: &["stable-diffusion"],
     // Exporters write the base class for the upscaler, too.
     named_as: Some(&super::stable_diffusion::ROW),
     is_told_apart: Signature::takes_low_res_image,

@@ -80,3 +80,10 @@ fn every_row_is_whole() {
         }
     }
 }
+
+#[test]
+fn kin_are_families() {
+    let kin: Vec<&str> = Family::all().flat_map(|family| family.row().kin).copied().collect();
+    assert!(kin.len() > 5, "{kin:?}");
+    assert!(kin.iter().all(|name| Family::from_name(name).is_some()), "{kin:?}");
+}

@@ -6,9 +6,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 
 use super::checksums::{Checksums, read_sealed, write_sealed};
-use super::digest::Stamp;
+use super::key::processor;
+use super::stamp::Stamp;
 use super::usage::InUse;
-use super::{Wanted, processor};
+use super::wanted::Wanted;
 use crate::bundle::GraphFile;
 use crate::error::{Error, Result};
 use crate::files;

@@ -5,8 +5,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use super::CachedGraph;
-use super::entry::DamagedFile;
+use super::entry::{CachedGraph, DamagedFile};
 use crate::error::Result;
 use crate::session::Cancel;
 

@@ -5,15 +5,14 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use super::cache_folder::{GraphCache, MEASURED};
 use super::checksums::{read_sealed, write_sealed};
-use super::{GraphCache, digest, processor};
+use super::digest::digest;
+use super::key::processor;
 use crate::bundle::GraphFile;
 use crate::error::Result;
 use crate::files;
 use crate::session::Runtime;
-
-/// The folder in the cache that measurements are in.
-pub(super) const FOLDER: &str = "measured";
 
 /// The version of the measurements. It changes when something else is measured.
 const FORM: &str = "2";
@@ -54,7 +53,7 @@ impl GraphCache {
         name.truncate(32);
         Ok(MeasurementFile {
             is_read_only: self.is_read_only,
-            path: self.root.join(FOLDER).join(format!("{name}.json")),
+            path: self.root.join(MEASURED).join(format!("{name}.json")),
         })
     }
 }

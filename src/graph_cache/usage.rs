@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use super::GraphCache;
 use crate::error::Result;
 use crate::files;
 use crate::session::Cancel;
@@ -43,18 +42,13 @@ impl Usage {
         let file = files::open_lock_file(&Self::path(root, folder)).ok()?;
         file.try_lock().is_ok().then_some(file)
     }
-}
 
-impl GraphCache {
     /// Notes the use of an entry, and keeps it from eviction as long as the answer lives.
     ///
     /// # Errors
     /// [`Error::Interrupted`](crate::Error::Interrupted) if `cancel` is thrown while another process evicts the entry.
-    pub(super) fn begin_use(&self, folder: &Path, cancel: &Cancel) -> Result<InUse> {
-        if self.is_read_only || !self.root.is_dir() && std::fs::create_dir_all(&self.root).is_err() {
-            return Ok(InUse(None));
-        }
-        let Ok(file) = files::open_lock_file(&Usage::path(&self.root, folder)) else { return Ok(InUse(None)) };
+    pub(super) fn begin(root: &Path, folder: &Path, cancel: &Cancel) -> Result<InUse> {
+        let Ok(file) = files::open_lock_file(&Self::path(root, folder)) else { return Ok(InUse(None)) };
         loop {
             match file.try_lock_shared() {
                 Ok(()) => break,

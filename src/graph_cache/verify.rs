@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use super::digest::{self, Remembered};
+use super::cache_folder::DIGESTS;
+use super::digest::Remembered;
 use super::entry::{DamagedFile, UNFINISHED};
 use super::{CachedGraph, GraphCache, lock};
 use crate::error::Result;
@@ -69,7 +70,7 @@ impl GraphCache {
 
     /// The digests that are remembered, each with the file that it is remembered in.
     fn remembered(&self) -> Vec<(PathBuf, Remembered)> {
-        let listed = std::fs::read_dir(self.root.join(digest::FOLDER)).into_iter().flatten().flatten();
+        let listed = std::fs::read_dir(self.root.join(DIGESTS)).into_iter().flatten().flatten();
         let mut places: Vec<PathBuf> = listed.map(|entry| entry.path()).collect();
         places.sort();
         places.into_iter().filter_map(|place| Some((place.clone(), Remembered::read(&place)?))).collect()

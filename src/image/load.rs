@@ -1,7 +1,7 @@
 //! Image loading.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Cursor, Seek};
 use std::path::Path;
 
 use ::image::metadata::Orientation;
@@ -100,7 +100,24 @@ pub fn dimensions(path: &Path, limit: InputLimit) -> Result<(usize, usize)> {
 /// [`Error::Input`] if the file is missing, is not an image of these formats, is truncated or damaged, or has more
 /// pixels than `limit` according to its header; [`Error::Io`] if it cannot be opened.
 pub fn load(path: &Path, limit: InputLimit) -> Result<Rgb8> {
-    let image = decode(path, limit)?;
+    to_rgb(path, decode(path, limit)?)
+}
+
+impl Rgb8 {
+    /// Decodes the bytes of a PNG, JPEG, WebP or BMP file, as [`load`] does.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Input`] if they are not an image of these formats, are truncated or damaged, or the image has more pixels
+    /// than `limit` according to its header.
+    pub fn decode(bytes: &[u8], limit: InputLimit) -> Result<Self> {
+        let name = Path::new("the image in memory");
+        to_rgb(name, pixels(open_in(name, Cursor::new(bytes), Some(bytes.len() as u64), limit)?, name)?)
+    }
+}
+
+/// Converts a decoded image as Pillow's `convert("RGB")` does.
+fn to_rgb(path: &Path, image: DynamicImage) -> Result<Rgb8> {
     let (width, height) = (image.width() as usize, image.height() as usize);
     let data = match image {
         DynamicImage::ImageLuma16(p) => p.iter().flat_map(|&v| [high_byte(v); 3]).collect(),
@@ -114,7 +131,11 @@ pub fn load(path: &Path, limit: InputLimit) -> Result<Rgb8> {
 
 /// Decodes an image in its stored format, oriented by EXIF.
 pub(super) fn decode(path: &Path, limit: InputLimit) -> Result<DynamicImage> {
-    let mut opened = open(path, limit)?;
+    pixels(open(path, limit)?, path)
+}
+
+/// Decodes an image after its header.
+fn pixels(mut opened: ImageFile<'_, impl BufRead>, path: &Path) -> Result<DynamicImage> {
     let orientation = opened.orientation();
     let mut image = match opened {
         ImageFile::Jpeg(jpeg) => jpeg.decode().map_err(|problem| undecoded(path, &problem))?,
@@ -127,12 +148,12 @@ pub(super) fn decode(path: &Path, limit: InputLimit) -> Result<DynamicImage> {
 }
 
 /// An image file after reading its header.
-enum ImageFile {
-    Jpeg(Box<Jpeg<BufReader<File>>>),
-    Other(Box<dyn ImageDecoder>),
+enum ImageFile<'r, R> {
+    Jpeg(Box<Jpeg<R>>),
+    Other(Box<dyn ImageDecoder + 'r>),
 }
 
-impl ImageFile {
+impl<R: BufRead> ImageFile<'_, R> {
     /// Returns the width and height of the stored image.
     fn size(&self) -> (usize, usize) {
         match self {
@@ -151,16 +172,27 @@ impl ImageFile {
     }
 }
 
-fn open(path: &Path, limit: InputLimit) -> Result<ImageFile> {
-    let mut file = BufReader::new(open_input(path)?);
-    let start = file.fill_buf().map_err(|e| Error::io(path, "reading", e))?;
+fn open(path: &Path, limit: InputLimit) -> Result<ImageFile<'static, BufReader<File>>> {
+    let file = open_input(path)?;
+    let length = file.metadata().ok().map(|file| file.len());
+    open_in(path, BufReader::new(file), length, limit)
+}
+
+/// Reads the header of an image. `path` names it in errors; `length` is its number of bytes, if that is known.
+fn open_in<'r, R: BufRead + Seek + 'r>(
+    path: &Path,
+    mut bytes: R,
+    length: Option<u64>,
+    limit: InputLimit,
+) -> Result<ImageFile<'r, R>> {
+    let start = bytes.fill_buf().map_err(|e| Error::io(path, "reading", e))?;
     let opened = if start.starts_with(&jpeg::START) {
-        ImageFile::Jpeg(Box::new(Jpeg::open(file).map_err(|problem| undecoded(path, &problem))?))
+        ImageFile::Jpeg(Box::new(Jpeg::open(bytes).map_err(|problem| undecoded(path, &problem))?))
     } else {
-        if riff_length(start).is_some_and(|length| file.get_ref().metadata().is_ok_and(|file| file.len() < length)) {
+        if riff_length(start).zip(length).is_some_and(|(wanted, length)| length < wanted) {
             return Err(undecoded(path, "it is truncated"));
         }
-        let mut reader = ImageReader::new(file).with_guessed_format().map_err(|e| Error::io(path, "reading", e))?;
+        let mut reader = ImageReader::new(bytes).with_guessed_format().map_err(|e| Error::io(path, "reading", e))?;
         reader.limits(limit.decoder_limits());
         ImageFile::Other(contain_panics(path, || match reader.into_decoder() {
             Ok(decoder) => Ok(Box::new(decoder)),

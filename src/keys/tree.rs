@@ -1,11 +1,13 @@
 //! A pipeline file as a tree in which every value knows where it was written.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use crate::guard::{ParserPanic, contain};
+use crate::image::Rgb8;
 
 /// The place where a value was written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,6 +64,8 @@ pub(crate) enum Value {
     Datetime(String),
     Array(Vec<Node>),
     Table(Entries),
+    /// An image in memory, which only a request can hold.
+    Pixels(Arc<Rgb8>),
 }
 
 impl Value {
@@ -76,6 +80,7 @@ impl Value {
             Self::Array(items) if items.is_empty() => "an empty array".into(),
             Self::Array(_) => "an array".into(),
             Self::Table(_) => "a table".into(),
+            Self::Pixels(image) => format!("an image in memory, {}×{} pixels", image.width(), image.height()),
         }
     }
 }

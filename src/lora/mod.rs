@@ -12,6 +12,7 @@
 mod alpha;
 mod blocks;
 mod file;
+mod module_lists;
 mod modules;
 mod names;
 mod unused;
@@ -28,6 +29,7 @@ use crate::files;
 use crate::tensor::Weight;
 use crate::threads::parallel;
 use file::{LoraFile, Module};
+use module_lists::{modules_of, summarize};
 use modules::Modules;
 use names::{ForeignTensor, LoraTarget, flatten_name};
 use unused::UnusedParts;
@@ -256,18 +258,6 @@ fn no_such_part(file: &LoraFile, part: LoraTarget) -> Error {
     let modules = modules_of(file, part);
     let problem = format!("changes {part} ({}), which this pipeline does not load", summarize(&modules));
     Error::model(file.path(), problem, another_family(file))
-}
-
-fn modules_of(file: &LoraFile, part: LoraTarget) -> Vec<&str> {
-    file.modules.iter().filter(|((of, _), _)| *of == part).map(|(_, module)| module.written.as_str()).collect()
-}
-
-/// Formats the first names of a list, and the number of the others.
-fn summarize(names: &[impl AsRef<str>]) -> String {
-    const SHOWN: usize = 3;
-    let shown: Vec<&str> = names.iter().take(SHOWN).map(AsRef::as_ref).collect();
-    let more = names.len().saturating_sub(SHOWN);
-    if more == 0 { shown.join(", ") } else { format!("{} and {more} more", shown.join(", ")) }
 }
 
 /// Returns a weight's shape in PyTorch's layout.

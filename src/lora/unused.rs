@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use super::file::LoraFile;
+use super::module_lists::{modules_of, summarize};
 use super::names::LoraTarget;
-use super::{modules_of, summarize};
 use crate::bundle::GraphFile;
 use crate::error::count_of;
 

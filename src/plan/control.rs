@@ -1,15 +1,14 @@
 //! The control networks of a run.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 
 use super::part::{Part, between_whole_times, part};
 use super::sources::ModelSources;
 use crate::bundle::{Bundle, Component, ComponentKind, ControlNetSignature, DenoiserSignature, Role};
 use crate::denoise::{ControlWeight, RunInterval};
 use crate::error::{Error, Result};
-use crate::image;
 use crate::spec::{self, Spec};
+use crate::task::InputImage;
 use crate::tensor::{Dim, TensorInfo};
 
 /// A control network and the image it follows.
@@ -18,7 +17,7 @@ pub struct ControlPart {
     /// The graph.
     pub part: Part<ControlNetSignature>,
     /// The image.
-    pub image: PathBuf,
+    pub image: InputImage,
     /// Its scale, and the part of the run it is active in.
     pub weight: ControlWeight,
 }
@@ -48,7 +47,7 @@ impl ControlPart {
         let parts = parts.map(|(at, control)| Self::new(at, control, roles, (bundle, sources), denoiser, signature));
         let parts = parts.collect::<Result<Vec<_>>>()?;
         for control in controls {
-            image::dimensions(&control.image, limit)?;
+            control.image.dimensions(None, limit)?;
         }
         let graphs = || parts.iter().map(|part: &Self| &part.part.graph).chain([&denoiser.graph]);
         let lacks = |name: &&String| graphs().all(|graph| graph.input(name).is_none());
@@ -86,37 +85,7 @@ impl ControlPart {
         };
         let mut network = ControlNetSignature::resolve(component)?;
         let edits = between_whole_times(&component.graph, &mut network.timestep);
-        if signature.residuals.is_empty() {
-            return Err(Error::model(
-                &denoiser.graph.path,
-                "has no inputs for a control network's residuals",
-                "export it with them: scripts/export.py --controlnet FOLDER",
-            ));
-        }
-        let fits = network.down.len() == signature.residuals.down.len()
-            && network.down.iter().zip(&signature.residuals.down).all(|(given, taken)| same_channels(given, taken));
-        if !fits {
-            return Err(Error::model(
-                &component.graph.path,
-                format!(
-                    "gives residuals of {} channels, and {} takes {}",
-                    channels(&network.down),
-                    denoiser.kind,
-                    channels(&signature.residuals.down)
-                ),
-                "the control network was trained for a model of another family",
-            ));
-        }
-        let width = |inputs: &BTreeMap<Role, TensorInfo>| inputs.get(&Role::Context)?.shape.get(2)?.fixed();
-        if let (Some(a), Some(b)) = (width(&network.inputs), width(&signature.inputs))
-            && a != b
-        {
-            return Err(Error::model(
-                &component.graph.path,
-                format!("attends to tokens of width {a}, and {} to tokens of width {b}", denoiser.kind),
-                "the control network was trained for a model of another family",
-            ));
-        }
+        check_fit(component, &network, denoiser, signature)?;
         Ok(Self {
             part: Part { edits, ..part(component, network) },
             image: control.image.clone(),
@@ -127,6 +96,47 @@ impl ControlPart {
             },
         })
     }
+}
+
+/// Checks that the denoiser takes the network's residuals.
+fn check_fit(
+    component: &Component,
+    network: &ControlNetSignature,
+    denoiser: &Component,
+    signature: &DenoiserSignature,
+) -> Result<()> {
+    if signature.residuals.is_empty() {
+        return Err(Error::model(
+            &denoiser.graph.path,
+            "has no inputs for a control network's residuals",
+            "export it with them: scripts/export.py --controlnet FOLDER",
+        ));
+    }
+    let fits = network.down.len() == signature.residuals.down.len()
+        && network.down.iter().zip(&signature.residuals.down).all(|(given, taken)| same_channels(given, taken));
+    if !fits {
+        return Err(Error::model(
+            &component.graph.path,
+            format!(
+                "gives residuals of {} channels, and {} takes {}",
+                channels(&network.down),
+                denoiser.kind,
+                channels(&signature.residuals.down)
+            ),
+            "the control network was trained for a model of another family",
+        ));
+    }
+    let width = |inputs: &BTreeMap<Role, TensorInfo>| inputs.get(&Role::Context)?.shape.get(2)?.fixed();
+    if let (Some(a), Some(b)) = (width(&network.inputs), width(&signature.inputs))
+        && a != b
+    {
+        return Err(Error::model(
+            &component.graph.path,
+            format!("attends to tokens of width {a}, and {} to tokens of width {b}", denoiser.kind),
+            "the control network was trained for a model of another family",
+        ));
+    }
+    Ok(())
 }
 
 fn same_channels(given: &TensorInfo, taken: &TensorInfo) -> bool {

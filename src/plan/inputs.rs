@@ -9,7 +9,6 @@ use super::pipeline_plan::Plan;
 use super::problems::Problems;
 use super::run_plan::RunPlan;
 use crate::error::{Error, Result};
-use crate::image;
 use crate::npy;
 use crate::task::{InputRequirements, check_condition};
 
@@ -40,7 +39,7 @@ fn check(model: &ModelPlan, request: &RunPlan) -> Result<()> {
     let mut problems = Problems::default();
     problems.unless(request.task.check_inputs(&run));
     for control in &model.controls {
-        problems.unless(image::load(&control.image, run.limit));
+        problems.unless(control.image.load(run.limit).map(drop));
     }
     for condition in &model.conditions {
         problems.unless(check_condition(&condition.condition, &run));

@@ -47,6 +47,8 @@ pub struct RunSettings {
     tiles: Option<Tiles>,
 }
 
+const IN_MEMORY: &str = "the image was given in memory, and not as a file";
+
 /// A request's settings as they were planned.
 #[derive(Debug)]
 pub(crate) struct PlannedSettings {
@@ -115,13 +117,15 @@ impl RunSettings {
             Some(_) => lost.push("run.latents: the noise was given in memory, and not as a file".to_owned()),
         }
         self.put_schedule(planned, spec, &mut lost);
+        let in_memory = spec.controls.iter().enumerate().filter(|(_, control)| control.image.is_in_memory());
+        lost.extend(in_memory.map(|(at, _)| format!("control[{at}].image: {IN_MEMORY}")));
         lost
     }
 
     fn put_task(&self, then: &Self, spec: &mut Spec, lost: &mut Vec<String>) {
         let is_changed = self.task != then.task;
         for (key, _) in self.task.iter().flat_map(|task| task.images()).filter(|(_, image)| image.is_in_memory()) {
-            lost.push(format!("task.{}.{key}: the image was given in memory, and not as a file", self.task_name));
+            lost.push(format!("task.{}.{key}: {IN_MEMORY}", self.task_name));
         }
         match &self.task {
             None => lost.push(format!("task: {} is not one of a pipeline file", self.task_name)),

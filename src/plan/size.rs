@@ -5,7 +5,6 @@ use super::{conditions, packed};
 use crate::bundle::{Bundle, Fact};
 use crate::error::{Error, Result};
 use crate::family::{DefaultSize, Defaults};
-use crate::image;
 use crate::spec::Spec;
 use crate::task::Task;
 
@@ -19,7 +18,7 @@ pub(super) fn size(
 ) -> Result<Fact<(usize, usize)>> {
     let (step, limit) = (bundle.facts.size_multiple(), spec.run.input_limit());
     let whole = |length: usize| (length - length % step).max(step);
-    let led_by = spec.controls.first().map(|control| image::dimensions(&control.image, limit)).transpose()?;
+    let led_by = spec.controls.first().map(|control| control.image.dimensions(None, limit)).transpose()?.flatten();
     // A stage keeps the size of what it is handed.
     let is_kept =
         !matches!(defaults.size, DefaultSize::Model | DefaultSize::Binned | DefaultSize::Square512) || handed.is_some();

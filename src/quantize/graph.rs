@@ -17,7 +17,7 @@ use crate::bundle::proto::{
     AttributeProto, Dimension, EXTERNAL, NodeProto, ShapeProto, StringEntry, TensorProto, TensorType, TypeProto,
     ValueInfoProto,
 };
-use crate::bundle::{Component, frame};
+use crate::bundle::{Component, GraphFile, frame};
 use crate::error::{Error, Result};
 use crate::rewrite::edits::{field, int, node};
 use crate::rewrite::indexed_graph::IndexedGraph;
@@ -52,15 +52,8 @@ pub fn write(
     observer: &mut dyn FnMut(QuantizeProgress),
 ) -> Result<QuantizedGraph> {
     let graph = &component.graph;
-    let unusable = |problem: &str| Error::model(&graph.path, problem, "export the model again with opset 13 or later");
-    if graph.ir_version < 4 || graph.opsets.get("").is_none_or(|&version| version < 13) {
-        return Err(unusable("has a format too old for weights that are dequantized at run time"));
-    }
-    if graph.multiplies_in_integers() {
-        let problem = "already uses 8-bit products";
-        return Err(Error::model(&graph.path, problem, "use the model's float32 export, or leave this graph as it is"));
-    }
-    let place = graph.path.strip_prefix(model).map_err(|_| unusable("is outside of the model directory"))?;
+    check(graph)?;
+    let place = graph.path.strip_prefix(model).map_err(|_| unusable(graph, "is outside of the model directory"))?;
     let to = room.join(place);
     let failed = |e| Error::io(&to, "writing", e);
     if let Some(folder) = to.parent() {
@@ -98,7 +91,7 @@ pub fn write(
     let Writer { mut data, errors, mut outcome, .. } = writer;
     data.file.flush().and_then(|()| data.file.get_ref().sync_all()).map_err(|e| Error::io(&beside, "writing", e))?;
     if bytes.len() > i32::MAX as usize {
-        return Err(unusable("would exceed 2 GiB without its large weights"));
+        return Err(unusable(graph, "would exceed 2 GiB without its large weights"));
     }
     if data.at == 0 {
         std::fs::remove_file(&beside).map_err(|e| Error::io(&beside, "removing", e))?;
@@ -107,6 +100,22 @@ pub fn write(
     (outcome.largest_error, outcome.relative_error) = (errors.largest, errors.relative());
     outcome.bytes_after = bytes.len() as u64 + data.at;
     Ok(outcome)
+}
+
+/// Checks that a graph can be quantized.
+fn check(graph: &GraphFile) -> Result<()> {
+    if graph.ir_version < 4 || graph.opsets.get("").is_none_or(|&version| version < 13) {
+        return Err(unusable(graph, "has a format too old for weights that are dequantized at run time"));
+    }
+    if graph.multiplies_in_integers() {
+        let problem = "already uses 8-bit products";
+        return Err(Error::model(&graph.path, problem, "use the model's float32 export, or leave this graph as it is"));
+    }
+    Ok(())
+}
+
+fn unusable(graph: &GraphFile, problem: &str) -> Error {
+    Error::model(&graph.path, problem, "export the model again with opset 13 or later")
 }
 
 /// The external file.

@@ -23,103 +23,20 @@
 mod folder;
 mod graph;
 mod half_precision;
+mod outcome;
 mod selection;
+mod weight_format;
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
-
-use serde::Serialize;
 
 use crate::bundle::{Bundle, Component, ComponentKind, DirectoryOverrides};
 use crate::error::{Error, Result};
 use crate::session::Cancel;
 
 pub use half_precision::BLOCK;
-
-/// The storage format of weights.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum WeightFormat {
-    /// IEEE half precision.
-    Half,
-    /// Blocks of 8-bit integers, each with a scale; lookup tables in half precision.
-    Int8,
-    /// Columns of 8-bit integers for `MatMul`, each with a scale, and 8-bit products; everything else float32.
-    DynamicInt8,
-}
-
-impl WeightFormat {
-    /// Returns the name on the command line.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Half => "half",
-            Self::Int8 => "int8",
-            Self::DynamicInt8 => "dynamic-int8",
-        }
-    }
-
-    /// Returns the format with this name.
-    ///
-    /// # Errors
-    /// [`Error::Input`] for an unknown name, and for formats that were measured to be worse, with the figures.
-    pub fn from_name(name: &str) -> Result<Self> {
-        let refused = |problem: &str, help: &str| Err(Error::input("--weights", problem, help));
-        match name {
-            "half" | "float16" | "fp16" => Ok(Self::Half),
-            "int8" => Ok(Self::Int8),
-            "int4" => refused(
-                "4-bit weights are not supported: on Stable Diffusion 1.5's layers ONNX Runtime's MatMulNBits took 1.1 to \
-                 2.6 times the time of float32, held more memory than float32 does, and put the prediction off by 3.7e-2",
-                "use int8, whose error is a tenth of that",
-            ),
-            "dynamic-int8" => Ok(Self::DynamicInt8),
-            _ => refused(&format!("unknown weight format {name:?}"), "use half, int8 or dynamic-int8"),
-        }
-    }
-}
-
-/// The result for one graph.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct QuantizedGraph {
-    /// The component, such as `unet`.
-    pub component: &'static str,
-    /// The graph's file, relative to the model directory.
-    pub graph: PathBuf,
-    /// The size of the graph and its weights before, in bytes.
-    pub bytes_before: u64,
-    /// The same after.
-    pub bytes_after: u64,
-    /// The number of quantized tensors.
-    pub tensors: usize,
-    /// The number of large float32 tensors that stay as they are because of the nodes that read them.
-    pub unknown: usize,
-    /// The largest error of a weight.
-    pub largest_error: f64,
-    /// The errors of all quantized weights over the weights themselves, each the root of the sum of squares.
-    pub relative_error: f64,
-    /// Tensors that stay float32 because of their values.
-    pub skipped: Vec<SkippedTensor>,
-}
-
-/// A tensor that stays float32.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct SkippedTensor {
-    /// Its name.
-    pub tensor: String,
-    /// The reason.
-    pub reason: String,
-}
-
-/// The progress of writing graphs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct QuantizeProgress {
-    /// The current component.
-    pub component: ComponentKind,
-    /// The bytes of its weights read so far.
-    pub done: u64,
-    /// The bytes of its weights in total.
-    pub total: u64,
-}
+pub use outcome::{QuantizeProgress, QuantizedGraph, SkippedTensor};
+pub use weight_format::WeightFormat;
 
 /// Writes the model directory `output`, in which the graphs of `components` store their weights in the format `weights`
 /// and everything else is as in `model`. If it fails, nothing is written. Without `components`, the denoiser and the

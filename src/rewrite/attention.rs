@@ -10,8 +10,10 @@
 //! is not rewritten.
 
 mod operand;
+mod walk;
 
 use operand::{AttentionOutput, ORDER, ORDER_OF_ONE, Operand, OperandAxis, order};
+use walk::Walk;
 
 use super::edits::{Edits, MICROSOFT, float, int, ints, node};
 use super::facts::TensorFacts;
@@ -33,13 +35,6 @@ pub fn rewrite(source: &IndexedGraph<'_>, facts: &TensorFacts, edits: &mut Edits
         }
     }
     edits.retain_useful(source, sites)
-}
-
-/// A graph and the known facts about its tensors.
-#[derive(Clone, Copy)]
-struct Walk<'s> {
-    source: &'s IndexedGraph<'s>,
-    facts: &'s TensorFacts,
 }
 
 /// One attention.

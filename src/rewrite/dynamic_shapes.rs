@@ -78,10 +78,6 @@ impl<'g> Changes<'g> {
         for node in &graph.node {
             reads(node).into_iter().for_each(|name| readers.entry(name.into_owned()).or_default().push(node));
         }
-        let only_reader = |name: &str| match readers.get(name).map(Vec::as_slice) {
-            Some([only]) => Some(*only),
-            _ => None,
-        };
         let lengths: HashMap<&str, &[i64]> =
             graph.initializer.iter().map(|tensor| (tensor.name.as_str(), tensor.dims.as_slice())).collect();
         let mut alike: HashMap<&[i64], usize> = HashMap::new();
@@ -96,21 +92,7 @@ impl<'g> Changes<'g> {
                     changes.shapes.remove(name.as_str());
                 }
             }
-            let of_weights = || {
-                let ([weights, scale, ..], [made]) = (node.input.as_slice(), node.output.as_slice()) else {
-                    return None;
-                };
-                only_reader(weights)?;
-                only_reader(made).filter(|reader| is(reader, "Reshape"))?;
-                // One scale per index along one axis, which stays that axis.
-                lengths.get(scale.as_str()).filter(|shape| shape.len() == 1)?;
-                int(node, "axis").filter(|&axis| axis >= 0)?;
-                Some((weights.as_str(), *lengths.get(weights.as_str())?))
-            };
-            if is(node, "DequantizeLinear")
-                && is_of_stored
-                && let Some((weights, shape)) = of_weights()
-            {
+            if is_of_stored && let Some((weights, shape)) = dequantized(node, &readers, &lengths) {
                 /// The number of axes to add in front before one more is added behind, so that no tensor has very many
                 /// axes.
                 const IN_FRONT: usize = 8;
@@ -165,6 +147,28 @@ impl<'g> Changes<'g> {
         axis.i += i64::try_from(front).ok()?;
         Some(node.encode_to_vec())
     }
+}
+
+/// Returns the quantized weights that a node dequantizes for a `Reshape`, with their shape.
+fn dequantized<'g>(
+    node: &'g NodeProto,
+    readers: &HashMap<String, Vec<&NodeProto>>,
+    lengths: &HashMap<&'g str, &'g [i64]>,
+) -> Option<(&'g str, &'g [i64])> {
+    let only_reader = |name: &str| match readers.get(name).map(Vec::as_slice) {
+        Some([only]) => Some(*only),
+        _ => None,
+    };
+    let ([weights, scale, ..], [made]) = (node.input.as_slice(), node.output.as_slice()) else { return None };
+    if !is(node, "DequantizeLinear") {
+        return None;
+    }
+    only_reader(weights)?;
+    only_reader(made).filter(|reader| is(reader, "Reshape"))?;
+    // One scale per index along one axis, which stays that axis.
+    lengths.get(scale.as_str()).filter(|shape| shape.len() == 1)?;
+    int(node, "axis").filter(|&axis| axis >= 0)?;
+    Some((weights.as_str(), *lengths.get(weights.as_str())?))
 }
 
 /// Sets the first length of a stored shape to -1, if the others are known.

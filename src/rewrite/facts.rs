@@ -3,69 +3,18 @@
 
 mod generated;
 mod shapes;
+mod tensor_fact;
 mod values;
+mod windows;
 
 use std::collections::HashMap;
 
 use super::indexed_graph::{IndexedGraph, input, int, is_own, output};
 use super::length::{Length, Unknowns};
-use super::numbers::Values;
 use crate::bundle::proto::{Dimension, NodeProto, ValueInfoProto};
 use crate::tensor::DType;
-
-/// The maximum number of values of a tensor to track individually.
-const FEW: usize = 16;
-
-/// The known facts about a tensor.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct TensorFact {
-    /// The element type.
-    pub dtype: Option<DType>,
-    /// The shape.
-    pub shape: Option<Vec<Length>>,
-    /// The values, row-major, if they are few.
-    pub value: Option<KnownValue>,
-}
-
-/// Known values.
-#[derive(Debug, Clone, PartialEq)]
-pub enum KnownValue {
-    /// Integers, such as lengths.
-    Whole(Vec<Length>),
-    /// Floating-point numbers.
-    Real(Vec<f32>),
-}
-
-impl KnownValue {
-    fn len(&self) -> usize {
-        match self {
-            Self::Whole(values) => values.len(),
-            Self::Real(values) => values.len(),
-        }
-    }
-
-    /// Returns the only value, of either type.
-    fn number(&self) -> Option<f64> {
-        match self {
-            Self::Whole(values) => match values.as_slice() {
-                [one] => one.number().map(|n| n as f64),
-                _ => None,
-            },
-            Self::Real(values) => match values.as_slice() {
-                [one] => Some(f64::from(*one)),
-                _ => None,
-            },
-        }
-    }
-
-    /// Returns the integers.
-    fn whole(&self) -> Option<&[Length]> {
-        match self {
-            Self::Whole(values) => Some(values),
-            Self::Real(_) => None,
-        }
-    }
-}
+use tensor_fact::FEW;
+pub use tensor_fact::{KnownValue, TensorFact};
 
 /// The known facts about all tensors of a graph, by name.
 pub struct TensorFacts {
@@ -266,13 +215,4 @@ fn constant(source: &IndexedGraph<'_>, node: &NodeProto) -> Option<TensorFact> {
         shape: Some(numbers.dims.iter().map(|&n| Length::from(n)).collect()),
         value: (numbers.len() <= FEW).then(|| numbers.values.into()),
     })
-}
-
-impl From<Values> for KnownValue {
-    fn from(values: Values) -> Self {
-        match values {
-            Values::Whole(values) => Self::Whole(values.into_iter().map(Length::from).collect()),
-            Values::Real(values) => Self::Real(values),
-        }
-    }
 }

@@ -6,6 +6,7 @@ use super::edits::Edits;
 use super::facts::TensorFacts;
 use super::indexed_graph::{IndexedGraph, is, is_own, output, reads};
 use super::length::Length;
+use super::versions::is_known;
 use super::{Pass, attention, cut, subpixel, winograd};
 use crate::bundle::GraphFile;
 use crate::bundle::proto::NodeProto;
@@ -70,7 +71,7 @@ pub fn footprint(graph: &GraphFile, passes: &[Pass], axes: &[(String, usize)]) -
     }
     let facts = TensorFacts::infer_with_axes(&source, axes);
     let mut edits = Edits::default();
-    let passes = if super::is_known(graph) { passes } else { &[] };
+    let passes = if is_known(graph) { passes } else { &[] };
     if passes.contains(&Pass::Attention) {
         attention::rewrite(&source, &facts, &mut edits);
     }
@@ -137,41 +138,46 @@ impl<'a> Memory<'a> {
             }
         }
         for (at, node) in nodes.iter().enumerate() {
-            // The results of shape arithmetic are known, and nothing reads the tensors that they come from.
-            let is_told = |name: &String| memory.facts.get(name).is_some_and(|fact| fact.value.is_some());
-            let read = reads(node);
-            // ONNX Runtime never folds this operator.
-            let is_ahead =
-                node.op_type != "DequantizeLinear" && read.iter().all(|name| memory.constant.contains(name.as_ref()));
-            let made = node.output.iter().map(String::as_str);
-            if is_ahead {
-                memory.ahead.extend(made.clone());
-            }
-            if is_ahead || node.output.iter().all(is_told) {
-                memory.constant.extend(made);
-                continue;
-            }
-            if read.iter().all(|name| memory.is_stored(name) || memory.widened.contains(name.as_ref())) {
-                memory.widened.extend(made);
-                continue;
-            }
-            for name in &node.input {
-                let root = memory.root(name);
-                memory.last.insert(root, at);
-            }
-            let ([of, ..], [shown, ..]) = (&*node.input, &*node.output) else { continue };
-            let scales = memory.unscaled.contains(of.as_str()) && (is(node, "Cast") || is(node, "Mul"));
-            if is(node, "MatMulInteger") || (scales && is(node, "Cast")) {
-                memory.unscaled.insert(shown);
-            }
-            if scales || (VIEWS.contains(&node.op_type.as_str()) && is_own(node)) {
-                let root = memory.root(of);
-                memory.shown.insert(shown, root);
-            }
+            memory.visit(at, node);
         }
         let outputs = source.outputs.iter().map(|output| output.name.as_str()).chain(added_outputs);
         memory.given = outputs.map(|name| memory.root(name)).collect();
         memory
+    }
+
+    /// Notes what becomes of a node's tensors; `at` is its index.
+    fn visit(&mut self, at: usize, node: &'a NodeProto) {
+        // The results of shape arithmetic are known, and nothing reads the tensors that they come from.
+        let is_told = |name: &String| self.facts.get(name).is_some_and(|fact| fact.value.is_some());
+        let read = reads(node);
+        // ONNX Runtime never folds this operator.
+        let is_ahead =
+            node.op_type != "DequantizeLinear" && read.iter().all(|name| self.constant.contains(name.as_ref()));
+        let made = node.output.iter().map(String::as_str);
+        if is_ahead {
+            self.ahead.extend(made.clone());
+        }
+        if is_ahead || node.output.iter().all(is_told) {
+            self.constant.extend(made);
+            return;
+        }
+        if read.iter().all(|name| self.is_stored(name) || self.widened.contains(name.as_ref())) {
+            self.widened.extend(made);
+            return;
+        }
+        for name in &node.input {
+            let root = self.root(name);
+            self.last.insert(root, at);
+        }
+        let ([of, ..], [shown, ..]) = (&*node.input, &*node.output) else { return };
+        let scales = self.unscaled.contains(of.as_str()) && (is(node, "Cast") || is(node, "Mul"));
+        if is(node, "MatMulInteger") || (scales && is(node, "Cast")) {
+            self.unscaled.insert(shown);
+        }
+        if scales || (VIEWS.contains(&node.op_type.as_str()) && is_own(node)) {
+            let root = self.root(of);
+            self.shown.insert(shown, root);
+        }
     }
 
     fn root(&self, name: &'a str) -> &'a str {

@@ -18,7 +18,9 @@ pub(crate) mod indexed_graph;
 mod length;
 mod node_order;
 pub(crate) mod numbers;
+mod pass;
 mod subpixel;
+mod versions;
 mod winograd;
 
 use edits::Edits;
@@ -29,48 +31,11 @@ pub use cut::{SkipBranch, branches};
 pub(crate) use dynamic_shapes::make_shapes_dynamic;
 pub use footprint::{Footprint, footprint};
 pub(crate) use node_order::hoist_dequantization;
+pub use pass::Pass;
+use versions::is_known;
 
 use crate::bundle::GraphFile;
 use crate::error::Result;
-
-/// A kind of rewrite.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Pass {
-    /// Decomposed attention, fused into one `com.microsoft.MultiHeadAttention`.
-    Attention,
-    /// Nearest-neighbor upsampling by two followed by a convolution, as four smaller convolutions of the small image
-    /// with interleaved results.
-    Subpixel,
-    /// 3×3 convolutions of many channels by minimal filtering, with a quarter of the multiplications. Runs after
-    /// [`Pass::Subpixel`], which saves as many where it applies.
-    ///
-    /// Exact except for rounding, which is about five times that of a plain convolution.
-    Winograd,
-    /// Gated feed-forward layers with separate products for the two halves; with many tokens, some hundreds of tokens
-    /// at a time.
-    FeedForward,
-    /// Dynamic activation shapes after optimization, so that ONNX Runtime frees memory: about half of an evaluation's
-    /// activations, for up to a few percent of its time.
-    DynamicShapes,
-    /// Adds the tensor that a UNet's deep layers pass to its shallow ones at the branch of this number ([`branches`])
-    /// as an output.
-    DeepOutput(usize),
-    /// Keeps only a UNet's shallow layers: that tensor is an input, and everything needed only to compute it is
-    /// removed.
-    Shallow(usize),
-}
-
-impl Pass {
-    /// Returns true if the pass changes the graph's inputs or outputs.
-    pub fn cuts(self) -> bool {
-        matches!(self, Self::DeepOutput(_) | Self::Shallow(_))
-    }
-
-    /// Returns the branch at which only the shallow layers remain.
-    pub(crate) fn shallow_branch(self) -> Option<usize> {
-        if let Self::Shallow(branch) = self { Some(branch) } else { None }
-    }
-}
 
 /// A rewritten graph.
 #[derive(Debug, Clone, PartialEq)]
@@ -138,13 +103,4 @@ pub fn output_shape(graph: &GraphFile, name: &str, axes: &[(String, usize)]) -> 
     let facts = TensorFacts::infer_with_axes(&source, axes);
     let number = |length: &length::Length| length.number().and_then(|number| usize::try_from(number).ok());
     Ok(facts.shape(name).map(|shape| shape.iter().map(number).collect()))
-}
-
-/// Returns true if a graph has a version that the passes support.
-fn is_known(graph: &GraphFile) -> bool {
-    /// From this format version on, a stored tensor need not be an input too.
-    const STORED_APART: i64 = 4;
-    /// From this operator set version on, `Resize` and similar operators have the supported form.
-    const OPERATORS: i64 = 11;
-    graph.ir_version >= STORED_APART && graph.opsets.get("").is_some_and(|&version| version >= OPERATORS)
 }

@@ -2,7 +2,7 @@
 //! Schedules in Diffusion Models", arXiv 2404.14507. The numbers are diffusers' `AysSchedules`.
 
 use super::custom_schedule::CustomSchedule;
-use super::spacing::linspace;
+use super::linspace::linspace;
 
 /// A schedule known by name.
 #[derive(Debug, PartialEq)]

@@ -3,20 +3,10 @@
 //! diffusers keeps these tables as torch float32 tensors, and their smallest values are differences of numbers near
 //! one. Every rounding here is torch's; otherwise the last steps of a run would differ visibly.
 
-use super::config::SchedulerSettings;
+use super::linspace::linspace_f32;
+use super::settings::SchedulerSettings;
 use crate::error::Result;
 use crate::rng::fused;
-
-/// `torch.linspace` in float32, which fills from both ends and fuses multiplication and addition.
-pub(super) fn linspace_f32(start: f32, end: f32, n: usize) -> Vec<f32> {
-    if n == 1 {
-        return vec![start];
-    }
-    let step = (end - start) / (n - 1) as f32;
-    (0..n)
-        .map(|i| if i < n / 2 { fused(step, i as f32, start) } else { fused(-step, (n - i - 1) as f32, end) })
-        .collect()
-}
 
 /// `torch.cumprod` of a float32 tensor, which accumulates in double precision.
 fn cumulative_product(values: impl Iterator<Item = f32>) -> Vec<f32> {

@@ -2,7 +2,8 @@
 //! a step first adds noise, which raises its sigma to `sigma_hat`, then denoises from there.
 
 use super::Noise;
-use super::config::{SchedulerKey, SchedulerKeyKind, SchedulerSettings};
+use super::config::{SchedulerKey, SchedulerKeyKind};
+use super::settings::SchedulerSettings;
 use crate::error::Result;
 
 /// The `step()` arguments of every class with churn.

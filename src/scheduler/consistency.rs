@@ -1,8 +1,9 @@
 //! Keys and timesteps shared by the consistency models' schedulers (LCM, TCD), which visit a subset of the timesteps
 //! that the model was distilled on.
 
-use super::config::{SchedulerKey, SchedulerKeyKind, SchedulerSettings, keys};
-use super::{ScheduleRequest, custom_schedule};
+use super::ScheduleRequest;
+use super::config::{SchedulerKey, SchedulerKeyKind, keys};
+use super::settings::SchedulerSettings;
 use crate::error::Result;
 
 /// The configuration keys of both classes.
@@ -39,7 +40,7 @@ pub(super) fn timesteps(settings: &SchedulerSettings, request: &ScheduleRequest)
         let problem = format!("expected at most the {train} training timesteps, found {original}");
         return Err(settings.error("original_inference_steps", problem, "50 is usual"));
     }
-    if let Some(list) = custom_schedule::timesteps(request) {
+    if let Some(list) = request.custom_timesteps() {
         return Ok(list.iter().map(|t| t.trunc()).collect());
     }
     if steps > original {

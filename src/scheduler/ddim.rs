@@ -1,8 +1,9 @@
 //! DDIM: Song et al. 2021, "Denoising Diffusion Implicit Models".
 
-use super::config::{SchedulerKey, SchedulerKeyKind, SchedulerSettings, keys};
+use super::config::{SchedulerKey, SchedulerKeyKind, keys};
 use super::ddim_solver::{DdimSolver, DdimStep};
 use super::sample::lookup_timestep;
+use super::settings::SchedulerSettings;
 use super::{CustomScheduleSupport, ScheduleRequest, Scheduler, SchedulerEntry, betas, spacing};
 use crate::error::Result;
 

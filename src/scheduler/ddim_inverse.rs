@@ -1,8 +1,9 @@
 //! Inverse DDIM, from an image to its noise: Song et al. 2021, "Denoising Diffusion Implicit Models", section 4.3.
 
-use super::config::{SchedulerKey, SchedulerKeyKind, SchedulerSettings, keys};
+use super::config::{SchedulerKey, SchedulerKeyKind, keys};
 use super::ddim_solver::{DdimSolver, DdimStep};
 use super::sample::lookup_timestep;
+use super::settings::SchedulerSettings;
 use super::{CustomScheduleSupport, ScheduleRequest, Scheduler, SchedulerEntry, betas, spacing};
 use crate::error::Result;
 

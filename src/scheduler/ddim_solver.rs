@@ -1,8 +1,8 @@
 //! The DDIM step (Song et al. 2021, "Denoising Diffusion Implicit Models", equation 12), from one noise level to a
 //! lower or a higher one.
 
-use super::config::SchedulerSettings;
 use super::sample::{Bounds, PredictionType, add_noise, clamp, predict_x0};
+use super::settings::SchedulerSettings;
 use super::{Noise, ScheduleRequest, Scheduler};
 use crate::error::Result;
 

@@ -1,8 +1,9 @@
 //! DDPM: Ho et al. 2020, "Denoising Diffusion Probabilistic Models", with the variances of Nichol and Dhariwal 2021.
 
 use super::betas::{exp_f32, ln_f32};
-use super::config::{SchedulerKey, SchedulerKeyKind, SchedulerSettings, keys};
+use super::config::{SchedulerKey, SchedulerKeyKind, keys};
 use super::sample::{Bounds, PredictionType, add_noise, clamp, lookup_timestep, predict_x0};
+use super::settings::SchedulerSettings;
 use super::{CustomScheduleSupport, Noise, ScheduleRequest, Scheduler, SchedulerEntry, betas, spacing};
 use crate::error::{Error, Result};
 

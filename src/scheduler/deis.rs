@@ -1,9 +1,10 @@
 //! DEIS: Zhang and Chen 2022, "Fast Sampling of Diffusion Models with Exponential Integrator", in its log-rho form.
 
 use super::betas::{exp_f32, numpy_ln_f32 as ln_f32};
-use super::config::{SchedulerKey, SchedulerKeyKind, SchedulerSettings, keys};
+use super::config::{SchedulerKey, SchedulerKeyKind, keys};
 use super::multistep::Orders;
 use super::sample::{Bounds, History, PredictionType, mix, predict_x0};
+use super::settings::SchedulerSettings;
 use super::solver_schedule::{self, NoiseLevel, ScheduleOptions};
 use super::{CustomScheduleSupport, Noise, ScheduleRequest, Scheduler, SchedulerEntry, betas};
 use crate::error::Result;

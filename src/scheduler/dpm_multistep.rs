@@ -1,9 +1,10 @@
 //! DPM-Solver and DPM-Solver++ in their multistep forms (Lu et al. 2022), with the stochastic variants from
 //! the appendix of the latter paper.
 
-use super::config::{SchedulerKey, SchedulerSettings, keys};
+use super::config::{SchedulerKey, keys};
 use super::dpm_solver::{self, DpmSolver};
 use super::dpm_update::Algorithm;
+use super::settings::SchedulerSettings;
 use super::solver_schedule::{self, ScheduleOptions};
 use super::{AliasValue, CustomScheduleSupport, ScheduleRequest, Scheduler, SchedulerAlias, SchedulerEntry};
 use crate::error::Result;

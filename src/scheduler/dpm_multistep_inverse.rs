@@ -1,8 +1,8 @@
 //! Inverse multistep DPM-Solver and DPM-Solver++ (Lu et al. 2022), from an image to its noise.
 
-use super::config::SchedulerSettings;
 use super::dpm_solver::{self, DpmSolver};
 use super::dpm_update::Algorithm;
+use super::settings::SchedulerSettings;
 use super::solver_schedule::ScheduleOptions;
 use super::{CustomScheduleSupport, ScheduleRequest, Scheduler, SchedulerEntry};
 use crate::error::Result;

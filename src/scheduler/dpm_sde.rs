@@ -13,8 +13,9 @@
 //! difference of about 1e-3 in one step's noise. Here exponentials are rounded to the nearest.
 
 use super::betas::{exp_f32, ln_f32};
-use super::config::{SchedulerKey, SchedulerKeyKind, SchedulerSettings, keys};
+use super::config::{SchedulerKey, SchedulerKeyKind, keys};
 use super::sample::{PredictionType, predict_x0};
+use super::settings::SchedulerSettings;
 use super::sigma_schedule::{self, interleave};
 use super::{
     CustomScheduleSupport, Noise, ScheduleRequest, Scheduler, SchedulerAlias, SchedulerEntry, sigmas, spacing,

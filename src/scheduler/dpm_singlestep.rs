@@ -1,9 +1,10 @@
 //! DPM-Solver and DPM-Solver++ in their singlestep forms (Lu et al. 2022): a step of order 2 or 3 spans as many
 //! evaluations.
 
-use super::config::{SchedulerKey, SchedulerKeyKind, SchedulerSettings, keys};
+use super::config::{SchedulerKey, SchedulerKeyKind, keys};
 use super::dpm_update::{Algorithm, OutputConverter};
 use super::sample::{Bounds, History, mix, predict_x0};
+use super::settings::SchedulerSettings;
 use super::solver_schedule::{self, NoiseLevel, ScheduleOptions};
 use super::{CustomScheduleSupport, Noise, ScheduleRequest, Scheduler, SchedulerAlias, SchedulerEntry, betas};
 use crate::error::Result;

@@ -2,10 +2,11 @@
 //! 2022, "DPM-Solver: A Fast ODE Solver for Diffusion Probabilistic Model Sampling in Around 10 Steps" and
 //! "DPM-Solver++: Fast Solver for Guided Sampling of Diffusion Probabilistic Models".
 
-use super::config::{SchedulerKey, SchedulerKeyKind, SchedulerSettings, keys};
+use super::config::{SchedulerKey, SchedulerKeyKind, keys};
 use super::dpm_update::{Algorithm, OutputConverter};
 use super::multistep::Multistep;
 use super::sample::{mix, predict_x0};
+use super::settings::SchedulerSettings;
 use super::solver_schedule::{self, NoiseLevel, ScheduleOptions};
 use super::{Noise, ScheduleRequest, Scheduler, betas};
 use crate::error::Result;

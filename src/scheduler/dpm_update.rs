@@ -1,8 +1,8 @@
 //! Algorithms, output conversion and update weights shared by the multistep and the singlestep DPM-Solver.
 
 use super::betas::exp_f32;
-use super::config::SchedulerSettings;
 use super::sample::{Bounds, PredictionType};
+use super::settings::SchedulerSettings;
 use super::solver_schedule::NoiseLevel;
 use crate::error::Result;
 use std::ops::Range;

@@ -1,9 +1,11 @@
 //! EDM's schedules and the scalings around its network, shared by the EDM schedulers: Karras et al. 2022, "Elucidating
 //! the Design Space of Diffusion-Based Generative Models", table 1.
 
-use super::betas::{exp_f32, linspace_f32, ln_f32};
-use super::config::{SchedulerKey, SchedulerKeyKind, SchedulerSettings, keys};
+use super::betas::{exp_f32, ln_f32};
+use super::config::{SchedulerKey, SchedulerKeyKind, keys};
+use super::linspace::linspace_f32;
 use super::sample::PredictionType;
+use super::settings::SchedulerSettings;
 use super::sigmas;
 use crate::error::Result;
 

@@ -1,11 +1,12 @@
 //! DPM-Solver++ (Lu et al. 2022) for networks with EDM's scalings.
 
 use super::betas::ln_f32;
-use super::config::{SchedulerKey, SchedulerKeyKind, SchedulerSettings, keys};
+use super::config::{SchedulerKey, SchedulerKeyKind, keys};
 use super::dpm_update::Algorithm;
 use super::edm::{self, Scalings};
 use super::multistep::Multistep;
 use super::sample::Bounds;
+use super::settings::SchedulerSettings;
 use super::solver_schedule::NoiseLevel;
 use super::{CustomScheduleSupport, Noise, ScheduleRequest, Scheduler, SchedulerEntry, sigmas};
 use crate::error::Result;

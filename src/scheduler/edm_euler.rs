@@ -2,8 +2,9 @@
 //! correction.
 
 use super::churn::{self, Churn};
-use super::config::{SchedulerSettings, keys};
+use super::config::keys;
 use super::edm::{self, Scalings};
+use super::settings::SchedulerSettings;
 use super::{CustomScheduleSupport, Noise, ScheduleRequest, Scheduler, SchedulerEntry, sigmas};
 use crate::error::Result;
 

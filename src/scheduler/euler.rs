@@ -3,12 +3,14 @@
 
 use super::betas::exp_f32;
 use super::churn::{self, Churn};
-use super::config::{SchedulerKey, SchedulerKeyKind, SchedulerSettings, keys};
+use super::config::{SchedulerKey, SchedulerKeyKind, keys};
+use super::linspace::linspace_f32;
 use super::sample::{PredictionType, predict_x0};
+use super::settings::SchedulerSettings;
 use super::sigmas::{self, Ramp};
 use super::{
-    CustomScheduleSupport, Noise, ScheduleRequest, Scheduler, SchedulerAlias, SchedulerEntry, betas, custom_schedule,
-    sigma_schedule, spacing,
+    CustomScheduleSupport, Noise, ScheduleRequest, Scheduler, SchedulerAlias, SchedulerEntry, betas, sigma_schedule,
+    spacing,
 };
 use crate::error::Result;
 
@@ -59,7 +61,7 @@ fn build(settings: &SchedulerSettings, request: &ScheduleRequest) -> Result<Box<
     let prediction_type = PredictionType::from_settings(settings)?;
     let training = sigmas::training_sigmas(&betas::positive_alphas_cumprod(settings)?);
     let logs = sigmas::log_sigmas(&training);
-    let (mut timesteps, sigmas) = match custom_schedule::sigmas(request, &logs) {
+    let (mut timesteps, sigmas) = match sigma_schedule::custom_sigmas(request, &logs) {
         Some(schedule) => schedule,
         None => space_sigmas(settings, request, &training, &logs)?,
     };
@@ -85,10 +87,7 @@ fn space_sigmas(
     let steps = request.steps;
     let mut timesteps = spacing::timesteps(settings, request, false)?;
     let mut sigmas: Vec<f64> = if settings.choice("interpolation_type")? == "log_linear" {
-        betas::linspace_f32(logs[logs.len() - 1], logs[0], steps + 1)
-            .into_iter()
-            .map(|l| f64::from(exp_f32(l)))
-            .collect()
+        linspace_f32(logs[logs.len() - 1], logs[0], steps + 1).into_iter().map(|l| f64::from(exp_f32(l))).collect()
     } else {
         timesteps.iter().map(|t| sigmas::interpolate(*t, training)).collect()
     };

@@ -1,11 +1,12 @@
 //! Ancestral Euler, k-diffusion's `sample_euler_ancestral`: each step goes down to `sigma_down`,
 //! then adds noise of `sigma_up`.
 
-use super::config::{SchedulerSettings, keys};
+use super::config::keys;
 use super::sample::{PredictionType, predict_x0};
+use super::settings::SchedulerSettings;
 use super::{
-    CustomScheduleSupport, Noise, ScheduleRequest, Scheduler, SchedulerAlias, SchedulerEntry, betas, custom_schedule,
-    sigma_schedule, sigmas, spacing,
+    CustomScheduleSupport, Noise, ScheduleRequest, Scheduler, SchedulerAlias, SchedulerEntry, betas, sigma_schedule,
+    sigmas, spacing,
 };
 use crate::error::Result;
 
@@ -43,7 +44,7 @@ struct EulerAncestral {
 
 fn build(settings: &SchedulerSettings, request: &ScheduleRequest) -> Result<Box<dyn Scheduler>> {
     let training = sigmas::training_sigmas(&betas::positive_alphas_cumprod(settings)?);
-    let (timesteps, sigmas) = match custom_schedule::sigmas(request, &sigmas::log_sigmas(&training)) {
+    let (timesteps, sigmas) = match sigma_schedule::custom_sigmas(request, &sigmas::log_sigmas(&training)) {
         Some(schedule) => schedule,
         None => {
             let timesteps = spacing::timesteps(settings, request, false)?;

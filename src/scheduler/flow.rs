@@ -1,7 +1,7 @@
 //! Sigmas of rectified flows: fractions of noise in [0, 1], shifted towards noise.
 
-use super::config::SchedulerSettings;
-use super::spacing::linspace;
+use super::linspace::linspace;
+use super::settings::SchedulerSettings;
 use crate::error::Result;
 
 /// Returns the sigmas of `steps` steps before resolution-dependent shifting, from the largest to the smallest training

@@ -1,8 +1,9 @@
 //! Euler's method on a rectified flow: Esser et al. 2024, "Scaling Rectified Flow Transformers for High-Resolution
 //! Image Synthesis".
 
-use super::config::{SchedulerKey, SchedulerKeyKind, SchedulerSettings, keys};
+use super::config::{SchedulerKey, SchedulerKeyKind, keys};
 use super::sample::{PredictionType, predict_x0};
+use super::settings::SchedulerSettings;
 use super::sigmas::Ramp;
 use super::{CustomSchedule, CustomScheduleSupport, Noise, ScheduleRequest, Scheduler, SchedulerEntry, flow};
 use crate::error::Result;

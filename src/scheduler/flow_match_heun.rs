@@ -1,8 +1,9 @@
 //! Heun's method on a rectified flow.
 
 use super::churn::{self, Churn};
-use super::config::{SchedulerKey, SchedulerSettings, keys};
+use super::config::{SchedulerKey, keys};
 use super::sample::{PredictionType, blocks, predict_x0};
+use super::settings::SchedulerSettings;
 use super::sigma_schedule::interleave;
 use super::{CustomScheduleSupport, Noise, ScheduleRequest, Scheduler, SchedulerEntry, flow};
 use crate::error::Result;

@@ -1,8 +1,9 @@
 //! Heun's method on the probability flow: Karras et al. 2022, "Elucidating the Design Space of Diffusion-Based
 //! Generative Models", algorithm 1, deterministic.
 
-use super::config::{SchedulerKey, SchedulerSettings, keys};
+use super::config::{SchedulerKey, keys};
 use super::sample::{PredictionType, blocks, clamp, predict_x0};
+use super::settings::SchedulerSettings;
 use super::sigma_schedule::{self, interleave};
 use super::{CustomScheduleSupport, Noise, ScheduleRequest, Scheduler, SchedulerAlias, SchedulerEntry, sigmas};
 use crate::error::Result;

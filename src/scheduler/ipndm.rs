@@ -1,9 +1,10 @@
 //! Improved PNDM: the linear multistep method of Liu et al. 2022 without a Runge-Kutta start, for models that take an
 //! angle between x0 and noise instead of a timestep.
 
-use super::betas::linspace_f32;
-use super::config::{SchedulerSettings, keys};
+use super::config::keys;
+use super::linspace::linspace_f32;
 use super::sample::{History, PredictionType, blocks, mix, predict_x0};
+use super::settings::SchedulerSettings;
 use super::{CustomScheduleSupport, Noise, ScheduleRequest, Scheduler, SchedulerEntry};
 use crate::error::Result;
 

@@ -2,8 +2,9 @@
 //! noise of `sigma_up`.
 
 use super::betas::{exp_f32, ln_f32};
-use super::config::{SchedulerSettings, keys};
+use super::config::keys;
 use super::sample::{PredictionType, blocks, predict_x0};
+use super::settings::SchedulerSettings;
 use super::sigma_schedule::{self, interleave};
 use super::{CustomScheduleSupport, Noise, ScheduleRequest, Scheduler, SchedulerAlias, SchedulerEntry, sigmas};
 use crate::error::Result;

@@ -1,7 +1,7 @@
 //! Sampling of latent consistency models: Luo et al. 2023, "Latent Consistency Models", algorithm 3.
 
-use super::config::SchedulerSettings;
 use super::sample::{Bounds, PredictionType, add_noise, clamp, lookup_timestep, predict_x0};
+use super::settings::SchedulerSettings;
 use super::{CustomScheduleSupport, Noise, ScheduleRequest, Scheduler, SchedulerEntry, betas, consistency};
 use crate::error::Result;
 

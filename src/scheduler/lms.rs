@@ -1,7 +1,8 @@
 //! Linear multistep on the probability flow, k-diffusion's `sample_lms`: Adams-Bashforth on uneven sigmas.
 
-use super::config::{SchedulerKey, SchedulerKeyKind, SchedulerSettings, keys};
+use super::config::{SchedulerKey, SchedulerKeyKind, keys};
 use super::sample::{History, PredictionType, blocks, predict_x0};
+use super::settings::SchedulerSettings;
 use super::{
     CustomScheduleSupport, Noise, ScheduleRequest, Scheduler, SchedulerAlias, SchedulerEntry, sigma_schedule, sigmas,
 };

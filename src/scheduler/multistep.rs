@@ -1,9 +1,9 @@
 //! The multistep updates of DPM-Solver, shared by all its classes: the history of a run, and the order of each step.
 
 use super::Noise;
-use super::config::SchedulerSettings;
 use super::dpm_update::Algorithm;
 use super::sample::History;
+use super::settings::SchedulerSettings;
 use super::solver_schedule::NoiseLevel;
 use crate::error::Result;
 use std::ops::Range;

@@ -1,7 +1,8 @@
 //! PNDM: Liu et al. 2022, "Pseudo Numerical Methods for Diffusion Models on Manifolds".
 
-use super::config::{SchedulerKey, SchedulerSettings, keys};
+use super::config::{SchedulerKey, keys};
 use super::sample::{History, PredictionType, add_noise, blocks, lookup, lookup_timestep, predict_x0};
+use super::settings::SchedulerSettings;
 use super::{CustomScheduleSupport, Noise, ScheduleRequest, Scheduler, SchedulerAlias, SchedulerEntry, betas, spacing};
 use crate::error::Result;
 

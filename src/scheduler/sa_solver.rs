@@ -1,10 +1,11 @@
 //! SA-Solver: Xue et al. 2023, "SA-Solver: Stochastic Adams Solver for Fast Sampling of Diffusion Models".
 
 use super::betas::exp_f32;
-use super::config::{SchedulerKey, SchedulerKeyKind, SchedulerSettings, keys};
+use super::config::{SchedulerKey, SchedulerKeyKind, keys};
 use super::dpm_update::OutputConverter;
 use super::sa_update::{Interval, MAX_ORDER, Tau, second_order_shift, weights};
 use super::sample::{Bounds, History, PredictionType, add_noise, blocks, lookup_timestep, predict_x0};
+use super::settings::SchedulerSettings;
 use super::solver_schedule::{self, NoiseLevel, ScheduleOptions};
 use super::{CustomScheduleSupport, Noise, ScheduleRequest, Scheduler, SchedulerAlias, SchedulerEntry, betas};
 use crate::error::Result;

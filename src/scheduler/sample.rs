@@ -2,7 +2,7 @@
 //! outputs.
 
 use super::Scheduler;
-use super::config::SchedulerSettings;
+use super::settings::SchedulerSettings;
 use crate::error::Result;
 use std::ops::Range;
 

@@ -1,9 +1,10 @@
 //! Sampling of continuous-time consistency models in the TrigFlow form: Lu and Song 2024, "Simplifying, Stabilizing and
 //! Scaling Continuous-Time Consistency Models", section 3, as in SANA-Sprint.
 
-use super::betas::linspace_f32;
-use super::config::{SchedulerKey, SchedulerKeyKind, SchedulerSettings, keys};
+use super::config::{SchedulerKey, SchedulerKeyKind, keys};
+use super::linspace::linspace_f32;
 use super::sample::mix;
+use super::settings::SchedulerSettings;
 use super::{CustomScheduleSupport, Noise, ScheduleRequest, Scheduler, SchedulerEntry};
 use crate::error::Result;
 

@@ -1,9 +1,10 @@
 //! The sigma schedule of the k-diffusion schedulers: sigmas interpolated over the training timesteps.
 
-use super::ScheduleRequest;
-use super::config::{SchedulerKey, SchedulerSettings, keys};
-use super::sigmas::{self, Ramp};
-use super::{betas, custom_schedule, spacing};
+use super::config::{SchedulerKey, keys};
+use super::settings::SchedulerSettings;
+use super::sigmas::{self, Ramp, sigma_to_t_f32};
+use super::{CustomSchedule, ScheduleRequest};
+use super::{betas, spacing};
 use crate::error::Result;
 
 /// Returns the configuration keys of [`build_schedule`] for a class with these default betas.
@@ -70,7 +71,7 @@ pub(super) fn build_schedule_over(
 ) -> Result<SigmaSchedule> {
     let training = sigmas::training_sigmas(&betas::alphas_cumprod(settings)?);
     let logs = sigmas::log_sigmas(&training);
-    let (timesteps, sigmas, spaced) = match custom_schedule::sigmas(request, &logs) {
+    let (timesteps, sigmas, spaced) = match custom_sigmas(request, &logs) {
         Some((timesteps, sigmas)) => {
             let spaced = sigmas.iter().take(sigmas.len().saturating_sub(1)).map(|sigma| f64::from(*sigma)).collect();
             (timesteps, sigmas, spaced)
@@ -125,4 +126,13 @@ fn space_sigmas(
 /// `[t0, a1, b1, a2, b2, ...]`.
 pub(super) fn interleave(first: f64, pairs: impl Iterator<Item = (f64, f64)>) -> Vec<f64> {
     std::iter::once(first).chain(pairs.flat_map(|(a, b)| [a, b])).collect()
+}
+
+/// Returns the custom sigmas of a request, if any, and the timestep at which each step starts. `log_sigmas` are the
+/// logarithms of the training sigmas.
+pub(super) fn custom_sigmas(request: &ScheduleRequest, log_sigmas: &[f32]) -> Option<(Vec<f64>, Vec<f32>)> {
+    let Some(CustomSchedule::Sigmas(list)) = &request.custom else { return None };
+    let sigmas: Vec<f32> = list.iter().map(|sigma| *sigma as f32).collect();
+    let timesteps = sigmas.iter().take(request.steps).map(|sigma| sigma_to_t_f32(*sigma, log_sigmas)).collect();
+    Some((timesteps, sigmas))
 }

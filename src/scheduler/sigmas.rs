@@ -1,8 +1,8 @@
 //! Sigmas in the variance-exploding form, `sigma = sqrt((1 - alpha) / alpha)`, and their spacings.
 
-use super::config::SchedulerSettings;
+use super::linspace::linspace;
 use super::sample::PredictionType;
-use super::spacing::linspace;
+use super::settings::SchedulerSettings;
 use crate::error::Result;
 
 /// Returns the sigma of every training timestep, rising.

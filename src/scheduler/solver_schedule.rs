@@ -2,10 +2,12 @@
 
 use super::ScheduleRequest;
 use super::betas::ln_f32;
-use super::config::{SchedulerKey, SchedulerKeyKind, SchedulerSettings};
+use super::config::{SchedulerKey, SchedulerKeyKind};
+use super::linspace::linspace;
 use super::sample::lookup_timestep;
+use super::settings::SchedulerSettings;
 use super::sigmas::{self, Ramp};
-use super::spacing::{inverse_solver_timesteps, linspace, solver_timesteps};
+use super::spacing::{inverse_solver_timesteps, solver_timesteps};
 use crate::error::Result;
 
 /// The solvers of this family ignore learned variances; DDPM's words for fixed variances have no effect.
@@ -147,18 +149,23 @@ pub(super) fn build_schedule(
         _ => sigma_min,
     });
     if options.inverse {
-        let mut seen = Vec::new();
-        timesteps.retain(|t| {
-            !seen.contains(t) && {
-                seen.push(*t);
-                true
-            }
-        });
+        remove_repeats(&mut timesteps);
     }
     Ok(SolverSchedule {
         timesteps: timesteps.into_iter().map(f64::trunc).collect(),
         sigmas: sigmas.into_iter().map(|sigma| sigma as f32).collect(),
     })
+}
+
+/// Keeps the first of equal timesteps.
+fn remove_repeats(timesteps: &mut Vec<f64>) {
+    let mut seen = Vec::new();
+    timesteps.retain(|t| {
+        !seen.contains(t) && {
+            seen.push(*t);
+            true
+        }
+    });
 }
 
 /// Returns the highest timestep of a run plus one. It is lower than the number of training timesteps if

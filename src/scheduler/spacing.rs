@@ -1,17 +1,9 @@
 //! Selection of the training timesteps that a run visits.
 
-use super::config::SchedulerSettings;
-use super::{ScheduleRequest, custom_schedule};
+use super::ScheduleRequest;
+use super::linspace::linspace;
+use super::settings::SchedulerSettings;
 use crate::error::Result;
-
-/// Computes `numpy.linspace` in double precision.
-pub(super) fn linspace(start: f64, end: f64, n: usize) -> Vec<f64> {
-    if n == 1 {
-        return vec![start];
-    }
-    let step = (end - start) / (n - 1) as f64;
-    (0..n).map(|i| if i + 1 == n { end } else { i as f64 * step + start }).collect()
-}
 
 /// Computes `numpy.arange(start, 0, -step)`. Its length is a rounded-up quotient, which floating point can push over an
 /// integer. The result then has an extra value near zero; diffusers' schedules have that step too.
@@ -27,7 +19,7 @@ fn descend_to_zero(start: f64, step: f64) -> Vec<f64> {
 /// # Errors
 /// An unknown spacing.
 pub(super) fn timesteps(settings: &SchedulerSettings, request: &ScheduleRequest, whole: bool) -> Result<Vec<f64>> {
-    if let Some(list) = custom_schedule::timesteps(request) {
+    if let Some(list) = request.custom_timesteps() {
         return Ok(list.iter().map(|t| if whole { t.trunc() } else { f64::from(*t as f32) }).collect());
     }
     let steps = request.steps;
@@ -66,7 +58,7 @@ pub(super) fn timesteps(settings: &SchedulerSettings, request: &ScheduleRequest,
 /// # Errors
 /// An unknown spacing.
 pub(super) fn precise_timesteps(settings: &SchedulerSettings, request: &ScheduleRequest) -> Result<Vec<f64>> {
-    if custom_schedule::timesteps(request).is_some() || settings.choice("timestep_spacing")? != "linspace" {
+    if request.custom_timesteps().is_some() || settings.choice("timestep_spacing")? != "linspace" {
         return timesteps(settings, request, false);
     }
     let train = settings.count("num_train_timesteps")?;
@@ -83,7 +75,7 @@ pub(super) fn solver_timesteps(
     request: &ScheduleRequest,
     last: usize,
 ) -> Result<Vec<f64>> {
-    if let Some(list) = custom_schedule::timesteps(request) {
+    if let Some(list) = request.custom_timesteps() {
         return Ok(list.iter().map(|t| t.trunc()).collect());
     }
     let steps = request.steps;

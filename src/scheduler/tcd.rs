@@ -1,7 +1,8 @@
 //! Strategic stochastic sampling: Zheng et al. 2024, "Trajectory Consistency Distillation", algorithm 2.
 
-use super::config::{SchedulerKey, SchedulerKeyKind, SchedulerSettings, keys};
+use super::config::{SchedulerKey, SchedulerKeyKind, keys};
 use super::sample::{PredictionType, add_noise, blocks, lookup_timestep, predict_x0};
+use super::settings::SchedulerSettings;
 use super::{CustomScheduleSupport, Noise, ScheduleRequest, Scheduler, SchedulerEntry, betas, consistency};
 use crate::error::Result;
 

@@ -1,17 +1,17 @@
 //! UniPC: Zhao et al. 2023, "UniPC: A Unified Predictor-Corrector Framework for Fast Sampling of Diffusion Models".
 
-use super::config::{CLASS_NAME, SchedulerKey, SchedulerKeyKind, SchedulerSettings, keys};
+use super::config::{SchedulerKey, SchedulerKeyKind, keys};
 use super::dpm_update::OutputConverter;
+use super::linspace::linspace;
 use super::sample::{Bounds, History, PredictionType, mix, predict_x0};
+use super::settings::SchedulerSettings;
 use super::sigmas::{self, Ramp};
 use super::solver_schedule::{self, NoiseLevel, ScheduleOptions, SolverSchedule};
-use super::spacing::linspace;
 use super::{
     AliasValue, CustomSchedule, CustomScheduleSupport, Noise, ScheduleRequest, Scheduler, SchedulerAlias,
     SchedulerEntry, betas, flow,
 };
 use crate::error::Result;
-use serde_json::Value;
 use std::ops::Range;
 
 pub(super) const ENTRY: SchedulerEntry = SchedulerEntry {
@@ -132,9 +132,8 @@ fn build_solver_p(
     request: &ScheduleRequest,
     timesteps: &[f64],
 ) -> Result<Option<Box<dyn Scheduler>>> {
-    let Some(table) = settings.maybe_scheduler("solver_p")? else { return Ok(None) };
-    let name = table.get(CLASS_NAME).and_then(Value::as_str).unwrap_or_default();
-    let predictor = super::build(name, None, table, &ScheduleRequest::new(timesteps.len(), request.images))?;
+    let Some((name, table)) = settings.maybe_scheduler("solver_p")? else { return Ok(None) };
+    let predictor = settings.build_nested(name, table, &ScheduleRequest::new(timesteps.len(), request.images))?;
     if predictor.init_noise_sigma() != 1.0 {
         let help = "choose one of ddpm, ddim, dpm-multistep, dpm-singlestep, deis, unipc or sa-solver";
         return Err(settings.error("solver_p", format!("{name} scales its samples differently"), help));
@@ -153,7 +152,6 @@ fn build_solver_p(
 fn build_schedule(settings: &SchedulerSettings, request: &ScheduleRequest) -> Result<SolverSchedule> {
     let train = settings.count("num_train_timesteps")? as f64;
     let in_flow = settings.switch("use_flow_sigmas")?;
-    let dynamic = settings.switch("use_dynamic_shifting")?;
     let terminal = settings.maybe_float("shift_terminal")?;
     if terminal.is_some() && !in_flow {
         return Err(settings.error(
@@ -162,7 +160,7 @@ fn build_schedule(settings: &SchedulerSettings, request: &ScheduleRequest) -> Re
             "set use_flow_sigmas = true",
         ));
     }
-    if dynamic && request.mu.is_none() {
+    if settings.switch("use_dynamic_shifting")? && request.mu.is_none() {
         let help = "set use_dynamic_shifting = false and choose a flow_shift";
         return Err(settings.error("use_dynamic_shifting", "this task has no resolution-dependent shift", help));
     }
@@ -175,36 +173,7 @@ fn build_schedule(settings: &SchedulerSettings, request: &ScheduleRequest) -> Re
             let sigmas = Ramp::Karras.sigmas(settings, sigma_min, sigma_max, request.steps)?;
             sigmas.into_iter().map(|sigma| sigma / (sigma + 1.0)).collect()
         }
-        None if in_flow => {
-            let linear = settings.choice("time_shift_type")? == "linear";
-            let shift = settings.float("flow_shift")?;
-            let mut sigmas = match &request.custom {
-                Some(CustomSchedule::Sigmas(list)) => list.clone(),
-                _ => {
-                    let mut sigmas = linspace(1.0, 1.0 / train, request.steps + 1);
-                    sigmas.pop();
-                    sigmas
-                }
-            };
-            for sigma in &mut sigmas {
-                *sigma = match request.mu.filter(|_| dynamic) {
-                    Some(mu) => {
-                        let factor = if linear { mu } else { mu.exp() };
-                        factor / (factor + (1.0 / *sigma - 1.0))
-                    }
-                    None => flow::shift(shift, *sigma),
-                };
-            }
-            if let Some(terminal) = terminal.filter(|terminal| *terminal != 0.0) {
-                let scale = (1.0 - sigmas[sigmas.len() - 1]) / (1.0 - terminal);
-                sigmas.iter_mut().for_each(|sigma| *sigma = 1.0 - (1.0 - *sigma) / scale);
-            }
-            // The logarithm of a signal of zero is infinite.
-            if (sigmas[0] - 1.0).abs() < 1e-6 {
-                sigmas[0] -= 1e-6;
-            }
-            sigmas
-        }
+        None if in_flow => flow_sigmas(settings, request, train, terminal)?,
         _ => {
             let options = ScheduleOptions { cosine_fractions: false, repeats_last: true, inverse: false };
             return solver_schedule::build_schedule(settings, request, &alphas, options);
@@ -214,6 +183,44 @@ fn build_schedule(settings: &SchedulerSettings, request: &ScheduleRequest) -> Re
     let to_zero = settings.choice("final_sigmas_type")? == "zero";
     sigmas.push(if to_zero { 0.0 } else { sigmas[sigmas.len() - 1] });
     Ok(SolverSchedule { timesteps, sigmas: sigmas.into_iter().map(|sigma| sigma as f32).collect() })
+}
+
+/// Returns shifted flow sigmas, without the final one.
+fn flow_sigmas(
+    settings: &SchedulerSettings,
+    request: &ScheduleRequest,
+    train: f64,
+    terminal: Option<f64>,
+) -> Result<Vec<f64>> {
+    let dynamic = settings.switch("use_dynamic_shifting")?;
+    let linear = settings.choice("time_shift_type")? == "linear";
+    let shift = settings.float("flow_shift")?;
+    let mut sigmas = match &request.custom {
+        Some(CustomSchedule::Sigmas(list)) => list.clone(),
+        _ => {
+            let mut sigmas = linspace(1.0, 1.0 / train, request.steps + 1);
+            sigmas.pop();
+            sigmas
+        }
+    };
+    for sigma in &mut sigmas {
+        *sigma = match request.mu.filter(|_| dynamic) {
+            Some(mu) => {
+                let factor = if linear { mu } else { mu.exp() };
+                factor / (factor + (1.0 / *sigma - 1.0))
+            }
+            None => flow::shift(shift, *sigma),
+        };
+    }
+    if let Some(terminal) = terminal.filter(|terminal| *terminal != 0.0) {
+        let scale = (1.0 - sigmas[sigmas.len() - 1]) / (1.0 - terminal);
+        sigmas.iter_mut().for_each(|sigma| *sigma = 1.0 - (1.0 - *sigma) / scale);
+    }
+    // The logarithm of a signal of zero is infinite.
+    if (sigmas[0] - 1.0).abs() < 1e-6 {
+        sigmas[0] -= 1e-6;
+    }
+    Ok(sigmas)
 }
 
 /// Solves a system of `n` linear equations by elimination with pivoting.

@@ -1,7 +1,7 @@
 //! Stops runs from another thread.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, TryLockError};
 
 use ort::session::RunOptions;
 
@@ -56,12 +56,30 @@ impl Cancel {
         Self::default()
     }
 
-    /// Stops every run in progress that uses this switch, and every later one.
+    /// Stops every run in progress that uses this switch, and every later one. Waits for no lock and allocates nothing, so
+    /// that a signal handler can call it.
     pub fn cancel(&self) {
         self.0.cancelled.store(true, Ordering::SeqCst);
-        for (_, stoppable) in &self.running().entries {
-            stoppable.stop();
+        self.stop_all();
+    }
+
+    /// Stops the operations in progress. Whoever holds the lock meanwhile calls this once it has released it.
+    fn stop_all(&self) {
+        let running = match self.0.running.try_lock() {
+            Ok(running) => running,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return,
+        };
+        running.entries.iter().for_each(|(_, stoppable)| stoppable.stop());
+    }
+
+    /// Changes the list of operations in progress, and stops them if that was asked for while it was locked.
+    fn change<T>(&self, change: impl FnOnce(&mut Running) -> T) -> T {
+        let changed = change(&mut self.0.running.lock().unwrap_or_else(PoisonError::into_inner));
+        if self.is_cancelled() {
+            self.stop_all();
         }
+        changed
     }
 
     /// Returns true once [`Cancel::cancel`] was called.
@@ -92,26 +110,22 @@ impl Cancel {
         struct Registration<'a>(&'a Cancel, u64);
         impl Drop for Registration<'_> {
             fn drop(&mut self) {
-                self.0.running().entries.retain(|(id, _)| *id != self.1);
+                // Dropped without the lock.
+                let removed = self.0.change(|running| {
+                    let at = running.entries.iter().position(|(id, _)| *id == self.1);
+                    at.map(|at| running.entries.swap_remove(at))
+                });
+                drop(removed);
             }
         }
-        let registered = {
-            let mut running = self.running();
+        let id = self.change(|running| {
             running.next_id += 1;
-            let id = running.next_id;
-            running.entries.push((id, stoppable.clone()));
-            Registration(self, id)
-        };
-        // `cancel` called before the entry was in the list has not seen it; a later call has.
-        if self.is_cancelled() {
-            stoppable.stop();
-        }
+            running.entries.push((running.next_id, stoppable));
+            running.next_id
+        });
+        let registered = Registration(self, id);
         let result = work();
         drop(registered);
         result
-    }
-
-    fn running(&self) -> MutexGuard<'_, Running> {
-        self.0.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

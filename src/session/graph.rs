@@ -1,28 +1,25 @@
 //! An opened graph.
 
 mod graph_run;
+mod opening;
+mod single_run;
 
-use std::io::Read;
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use ndarray::{ArrayD, IxDyn};
-use ort::ErrorCode;
-use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
-use ort::value::{DynValue, Outlet};
+use ort::value::DynValue;
 
+use super::Cancel;
 use super::convert::Buffer;
-use super::graph_error::graph_error;
 use super::invoke::{OpenGraph, read};
-use super::library::{Runtime, error_message};
-use super::options::{Optimization, SessionOptions, limited_threads, threads};
-use super::placement::{Placement, PlacementRecorder};
-use super::{Cancel, provider, weights};
-use crate::error::{Error, Result};
-use crate::files;
-use crate::tensor::{DType, Dim, TensorInfo, TensorView, Weight};
+use super::library::Runtime;
+use super::options::SessionOptions;
+use super::placement::Placement;
+use crate::error::Result;
+use crate::tensor::{TensorInfo, TensorView, Weight};
 pub use graph_run::GraphRun;
-use graph_run::SingleRunGraph;
+use opening::{Opening, check_file, open};
+use single_run::SingleRunGraph;
 
 /// A graph opened on its execution providers, ready to run.
 ///
@@ -57,10 +54,10 @@ impl Session {
     /// Opens the graph in the file `path`.
     ///
     /// # Errors
-    /// [`Error::Model`] for a file that is not an ONNX graph (missing, empty, an HTML page, a Git LFS pointer,
-    /// truncated); [`Error::Provider`] for a provider that is unknown, cannot be used here, or takes no node of the
-    /// graph; [`Error::Interrupted`] if `options.cancel` was cancelled; [`Error::Graph`] for everything else that the
-    /// runtime rejects.
+    /// [`Error::Model`](crate::Error::Model) for a file that is not an ONNX graph (missing, empty, an HTML page, a Git
+    /// LFS pointer, truncated); [`Error::Provider`](crate::Error::Provider) for a provider that is unknown, cannot be
+    /// used here, or takes no node of the graph; [`Error::Interrupted`](crate::Error::Interrupted) if `options.cancel`
+    /// was cancelled; [`Error::Graph`](crate::Error::Graph) for everything else that the runtime rejects.
     pub fn open(runtime: &Runtime, path: &Path, options: &SessionOptions) -> Result<Self> {
         Self::open_with(runtime, path, options, Vec::new())
     }
@@ -69,8 +66,8 @@ impl Session {
     /// weights and the file do not change.
     ///
     /// # Errors
-    /// As [`Session::open`]; [`Error::Graph`] also for a weight that the graph does not store, or an external one with
-    /// another shape or type.
+    /// As [`Session::open`]; [`Error::Graph`](crate::Error::Graph) also for a weight that the graph does not store, or
+    /// an external one with another shape or type.
     pub fn open_with(runtime: &Runtime, path: &Path, options: &SessionOptions, weights: Vec<Weight>) -> Result<Self> {
         Self::open_from(runtime, path, None, options, weights)
     }
@@ -120,8 +117,8 @@ impl Session {
     /// with its weights in an external file next to it. If `bytes` are given, they are used instead of the file's
     /// contents; external weights are still found next to `path`.
     ///
-    /// The result is specific to this machine and this version of ONNX Runtime. Open it with [`Optimization::None`],
-    /// and without the edits, which are already applied.
+    /// The result is specific to this machine and this version of ONNX Runtime. Open it with
+    /// [`Optimization::None`](super::Optimization::None), and without the edits, which are already applied.
     ///
     /// # Errors
     /// As [`Session::open`].
@@ -175,9 +172,9 @@ impl Session {
     /// floats to any float type, integers to any integer type they fit, `bool` to 0 and 1.
     ///
     /// # Errors
-    /// [`Error::Graph`] for a name that the graph does not have, a missing input, a shape that the graph does not
-    /// accept, a value that its type cannot hold, and all errors of the runtime; [`Error::Interrupted`] if `cancel` was
-    /// cancelled before or during the run.
+    /// [`Error::Graph`](crate::Error::Graph) for a name that the graph does not have, a missing input, a shape that the
+    /// graph does not accept, a value that its type cannot hold, and all errors of the runtime;
+    /// [`Error::Interrupted`](crate::Error::Interrupted) if `cancel` was cancelled before or during the run.
     pub fn run(
         &mut self,
         inputs: &[(&str, TensorView<'_>)],
@@ -200,7 +197,8 @@ impl Session {
     /// call. Inputs that are row-major and have the graph's element type are read without a copy.
     ///
     /// # Errors
-    /// As [`Session::run`]; [`Error::Graph`] also if the output's number of values differs from that of `out`.
+    /// As [`Session::run`]; [`Error::Graph`](crate::Error::Graph) also if the output's number of values differs from
+    /// that of `out`.
     pub fn run_into(
         &mut self,
         inputs: &[(&str, TensorView<'_>)],
@@ -218,150 +216,3 @@ impl Session {
 /// without alignment, which crashes kernels that load whole vectors at a time.
 const SAVED_WEIGHTS: &str = "session.optimized_model_external_initializers_file_name";
 const SAVED_WEIGHT_BYTES: &str = "session.optimized_model_external_initializers_min_size_in_bytes";
-
-/// The parameters of one opening.
-struct Opening<'a> {
-    /// Threads of one run, including the calling thread.
-    threads: Option<usize>,
-    /// The graph's bytes, read instead of the file.
-    bytes: Option<Vec<u8>>,
-    /// The path to which the optimized graph is written.
-    save_to: Option<&'a Path>,
-}
-
-impl Opening<'_> {
-    /// Parameters for `callers` concurrent runs.
-    fn shared(options: &SessionOptions, callers: usize) -> Self {
-        Self { threads: threads(options.threads, callers), bytes: None, save_to: None }
-    }
-}
-
-/// Opens a graph.
-fn open(
-    runtime: &Runtime,
-    path: &Path,
-    options: &SessionOptions,
-    weights: Vec<Weight>,
-    opening: Opening<'_>,
-) -> Result<(OpenGraph, Placement)> {
-    options.cancel.check()?;
-    let failed = |e: ort::Error| opening_failed(&options.component, path, &e);
-    let recorder = PlacementRecorder::for_providers(&options.providers);
-    let mut builder = builder(runtime, options, &opening, &recorder).map_err(failed)?;
-    provider::register(&mut builder, runtime, &options.providers)?;
-    let mapped = weights::hand_over(&mut builder, &options.weight_files, failed)?;
-    let (mut builder, source) = weights::replace(builder, path, opening.bytes, weights, &options.edits, failed)?;
-
-    let opened = options.cancel.during_open(builder.canceler(), || source.commit(&mut builder));
-    let inner = match opened {
-        Ok(inner) => inner,
-        Err(_) if options.cancel.is_cancelled() => return Err(Error::Interrupted { at_step: None }),
-        Err(e) => return Err(failed(e)),
-    };
-    let placement = recorder.placement();
-    placement.check(&options.providers, &options.component, path)?;
-    let graph = OpenGraph {
-        inputs: inner.inputs().iter().map(tensor_info).collect(),
-        outputs: inner.outputs().iter().map(tensor_info).collect(),
-        inner,
-        _mapped: mapped,
-        _held: options.held.clone(),
-        component: options.component.clone(),
-        path: options.display_path.clone().unwrap_or_else(|| path.to_path_buf()),
-    };
-    Ok((graph, placement))
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn builder(
-    runtime: &Runtime,
-    options: &SessionOptions,
-    opening: &Opening<'_>,
-    recorder: &PlacementRecorder,
-) -> ort::Result<SessionBuilder> {
-    let level = match options.optimization {
-        Optimization::None => GraphOptimizationLevel::Disable,
-        Optimization::Basic => GraphOptimizationLevel::Level1,
-        Optimization::Extended => GraphOptimizationLevel::Level2,
-        Optimization::All => GraphOptimizationLevel::All,
-    };
-    let mut builder = ort::session::Session::builder(runtime.environment())?
-        .with_log_id(&options.component)?
-        .with_optimization_level(level)?
-        .with_memory_pattern(options.memory_pattern)?;
-    builder = recorder.attach(builder)?;
-    if let Some(threads) = opening.threads.or_else(limited_threads) {
-        builder = builder.with_intra_threads(threads)?;
-    }
-    for (name, length) in &options.axes {
-        builder = builder.with_dimension_override(name, *length as i64)?;
-    }
-    if let Some(path) = opening.save_to {
-        builder = builder.with_optimized_model_path(path)?;
-    }
-    for (key, value) in &options.config {
-        builder = builder.with_config_entry(key, value)?;
-    }
-    Ok(builder)
-}
-
-fn opening_failed(component: &str, path: &Path, error: &ort::Error) -> Error {
-    match error.code() {
-        ErrorCode::InvalidProtobuf | ErrorCode::NoModel => Error::model(
-            path,
-            format!("is not a whole ONNX graph: {}", error_message(error)),
-            "the file is damaged or its download is incomplete; fetch or export it again",
-        ),
-        _ => graph_error(component, path, "opening", error_message(error)),
-    }
-}
-
-/// Checks the first bytes for common mistakes. ONNX Runtime's message ("Protobuf parsing failed") would not explain
-/// them.
-fn check_file(path: &Path) -> Result<()> {
-    let mut head = Vec::with_capacity(64);
-    let file = files::open(path).map_err(|e| match e.kind() {
-        std::io::ErrorKind::NotFound => Error::model(path, "does not exist", "give the path of a .onnx file"),
-        _ => Error::io(path, "opening", e),
-    })?;
-    file.take(64).read_to_end(&mut head).map_err(|e| Error::io(path, "reading", e))?;
-    let text = head.trim_ascii_start();
-    let starts = |what: &[u8]| text.get(..what.len()).is_some_and(|start| start.eq_ignore_ascii_case(what));
-    if head.is_empty() {
-        Err(Error::model(path, "is empty", "fetch or export it again"))
-    } else if starts(b"<!doctype") || starts(b"<html") || starts(b"<?xml") {
-        Err(Error::model(
-            path,
-            "is a web page, not an ONNX graph",
-            "the download link led to a page about the file; download the file itself",
-        ))
-    } else if starts(b"version https://git-lfs") {
-        Err(Error::model(
-            path,
-            "is a Git LFS pointer, not an ONNX graph",
-            "run `git lfs pull` in the repository it came from",
-        ))
-    } else {
-        Ok(())
-    }
-}
-
-fn tensor_info(outlet: &Outlet) -> TensorInfo {
-    let dtype = outlet.dtype();
-    let shape = match (dtype.tensor_shape(), dtype) {
-        (Some(shape), ort::value::ValueType::Tensor { dimension_symbols, .. }) => shape
-            .iter()
-            .enumerate()
-            .map(|(i, &n)| match usize::try_from(n) {
-                Ok(n) => Dim::Fixed(n),
-                Err(_) => Dim::Free(dimension_symbols.get(i).cloned().unwrap_or_default()),
-            })
-            .collect(),
-        _ => Vec::new(),
-    };
-    let code = dtype.tensor_type().map_or(0, |ty| ort::sys::ONNXTensorElementDataType::from(ty) as i32);
-    TensorInfo { name: outlet.name().to_string(), dtype: DType::from_onnx(code), shape }
-}

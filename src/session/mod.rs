@@ -36,7 +36,7 @@ pub use cancel::Cancel;
 pub use fetch::{FetchEvent, InstalledBuild, PINNED_VERSION, install};
 pub use graph::{GraphRun, Session};
 pub use library::{
-    CachedBuild, Candidate, Env, Flavor, LOADER_LOG, LibrarySource, Runtime, RuntimeOptions, Search, Verdict,
+    CachedBuild, Candidate, Env, Flavor, HostApi, LOADER_LOG, LibrarySource, Runtime, RuntimeOptions, Search, Verdict,
     cached_builds, minimum_version, search, user_cache,
 };
 pub use options::{Optimization, SessionOptions, WeightFile, cpu_threads, usable_threads};

@@ -85,33 +85,13 @@ pub(super) fn replace<'p>(
         return Ok((builder, source));
     }
     let bytes = source.bytes();
-    for weight in inside {
-        let WeightLocation::InGraph(start) = weight.location else { continue };
-        let place = usize::try_from(start).ok().and_then(|start| bytes.get_mut(start..));
-        let written = place.map(|place| (place.len(), weight.values.write_to(place)));
-        if written.is_none_or(|(room, written)| written > room) {
-            let problem = format!("weight {} is no longer where it was when the file was checked", weight.name);
-            return Err(Error::model(path, problem, "the file changed during the run; run again"));
-        }
-    }
-    for edit in edits.iter().filter(|_| !is_given) {
-        match usize::try_from(edit.at).ok().and_then(|at| bytes.get_mut(at)).filter(|byte| **byte == edit.from) {
-            Some(byte) => *byte = edit.to,
-            None => {
-                let problem = format!("byte {} is no longer {}, as when the file was checked", edit.at, edit.from);
-                return Err(Error::model(path, problem, "the file changed during the run; run again"));
-            }
-        }
-    }
+    write_within(bytes, path, inside, if is_given { &[] } else { edits })?;
     builder = found_beside(builder, path).map_err(&failed)?;
     match grown.as_slice() {
         [] => Ok((builder, source)),
         [weight] => match grow(bytes, weight) {
             Some(bytes) => Ok((builder, GraphSource::Given(bytes))),
-            None => {
-                let problem = format!("weight {} is no longer where it was when the file was checked", weight.name);
-                Err(Error::model(path, problem, "the file changed during the run; run again"))
-            }
+            None => Err(moved(path, &weight.name)),
         },
         several => Err(Error::Graph {
             component: "graph".to_owned(),
@@ -120,6 +100,33 @@ pub(super) fn replace<'p>(
             problem: format!("{} weights have to grow, and only one can", several.len()),
         }),
     }
+}
+
+/// Writes weights and edits into a graph's bytes.
+fn write_within(bytes: &mut [u8], path: &Path, weights: Vec<Weight>, edits: &[ByteEdit]) -> Result<()> {
+    for weight in weights {
+        let WeightLocation::InGraph(start) = weight.location else { continue };
+        let place = usize::try_from(start).ok().and_then(|start| bytes.get_mut(start..));
+        let written = place.map(|place| (place.len(), weight.values.write_to(place)));
+        if written.is_none_or(|(room, written)| written > room) {
+            return Err(moved(path, &weight.name));
+        }
+    }
+    for edit in edits {
+        match usize::try_from(edit.at).ok().and_then(|at| bytes.get_mut(at)).filter(|byte| **byte == edit.from) {
+            Some(byte) => *byte = edit.to,
+            None => {
+                let problem = format!("byte {} is no longer {}, as when the file was checked", edit.at, edit.from);
+                return Err(Error::model(path, problem, "the file changed during the run; run again"));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn moved(path: &Path, weight: &str) -> Error {
+    let problem = format!("weight {weight} is no longer where it was when the file was checked");
+    Error::model(path, problem, "the file changed during the run; run again")
 }
 
 /// Maps weight files and passes them to the runtime under the names that the graph gives them, so that it does not look

@@ -4,12 +4,14 @@ use crate::keys::{Table, Writer};
 use std::ops::Bound::{Included, Unbounded};
 use std::path::PathBuf;
 
+use crate::task::InputImage;
+
 /// `[[control]]`: a control network (ControlNet, Zhang et al. 2023, arXiv 2302.05543) and the image that it follows.
 /// Any number of such tables may stand in a file; what they add to the denoiser adds up.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ControlSpec {
     /// `image`, required: the image to follow, as the network was trained on such: edges, poses, depths.
-    pub image: PathBuf,
+    pub image: InputImage,
     /// `path`: the network's directory or its .onnx file. Absent: the model directory's own `controlnet/`.
     pub path: Option<PathBuf>,
     /// `scale`: the weight of the control network. Absent: the default of the task's pipeline class in diffusers, such as
@@ -29,7 +31,7 @@ impl ControlSpec {
         table.require("image", "the path of an image");
         let share = |table: &mut Table<'_>, key: &str| table.number(key, Included(0.0), Included(1.0));
         let control = Self {
-            image: table.file_path("image").unwrap_or_default(),
+            image: InputImage::at(&mut table, "image"),
             path: table.file_path("path"),
             scale: table.number("scale", Unbounded, Unbounded),
             start: share(&mut table, "start").unwrap_or(0.0),
@@ -45,7 +47,7 @@ impl ControlSpec {
 
     pub(super) fn write(&self, writer: &mut Writer) {
         writer.array_table("control");
-        writer.path("image", &self.image);
+        self.image.write("image", writer);
         if let Some(path) = &self.path {
             writer.path("path", path);
         }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::model::component_kinds;
-use super::record::is_plain_option;
+use super::plain_options::is_plain_option;
 use crate::bundle::ComponentKind;
 use crate::byte_size;
 use crate::keys::{Item, Table, Value, Writer, integer, unknown_name};

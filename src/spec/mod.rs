@@ -33,13 +33,17 @@ mod lora;
 mod model;
 mod output;
 mod overrides;
+mod pipeline_file;
+mod plain_options;
 mod record;
+mod record_paths;
 mod renamed;
 mod request;
 mod run;
 mod sample;
 mod scheduler;
 mod stage;
+mod tables;
 mod task;
 mod textual_inversion;
 
@@ -48,9 +52,8 @@ use std::path::Path;
 
 use crate::conditioner::ConditionSpec;
 use crate::denoise::StepCache;
-use crate::error::{Error, Problem, Result};
+use crate::error::Result;
 use crate::files;
-use crate::keys::{Entries, Reading, SyntaxError, Table, Writer, parse_document};
 pub use crate::keys::{OldNames, RecordNames};
 use crate::task::Task;
 pub use control::ControlSpec;
@@ -59,16 +62,14 @@ pub use lora::LoraSpec;
 pub use model::{ComponentSpec, DecoderChoice, ModelSpec};
 pub use output::OutputSpec;
 pub use overrides::Overrides;
-pub use record::{RecordPaths, RecordedSpec};
-pub(crate) use request::{is_task_field, merge_toml, sort_fields};
+pub use pipeline_file::MAX_BYTES;
+pub use record::RecordedSpec;
+pub use record_paths::RecordPaths;
+pub(crate) use request::{is_task_field, node, put, sort_fields};
 pub use run::{Listed, RunSpec};
 pub use sample::init_toml;
 pub use scheduler::SchedulerSpec;
-pub use stage::{StageInput, StageSpec};
 pub use textual_inversion::TextualInversionSpec;
-
-/// The most bytes of a pipeline file's text.
-pub const MAX_BYTES: usize = 1 << 20;
 
 /// A pipeline file. Its fields are the tables of the file.
 #[derive(Debug, Clone, PartialEq)]
@@ -101,6 +102,48 @@ pub struct Spec {
     pub old_names: OldNames,
 }
 
+/// `[[stage]]`, any number: one more model, which starts from the result of the one before, image by image.
+///
+/// It has the tables of a pipeline, each within it: `[stage.model]` and `[stage.task.NAME]` are required,
+/// `[stage.scheduler.NAME]`, `[stage.cache.NAME]`, `[stage.run]`, `[stage.device]`, `[stage.output]`, `[[stage.lora]]`,
+/// `[[stage.textual_inversion]]`, `[[stage.condition]]` and `[[stage.control]]` are not. Its task has no `image`: that is the
+/// result of the stage before.
+///
+/// Keys that it leaves out come from the file's own tables: `prompt`, `negative_prompt`, `prompt_weighting` and `long_prompts`
+/// of the task, but not the texts of later text encoders (`prompt_2` and so on), since it may have none; `seed`, `noise`,
+/// `noise_gpu` and `max_input_megapixels` of `[run]`; `[device]` as a whole; `dir` and `preview` of `[output]`. Width and height follow from
+/// its input. Every stage draws its noise from a fresh generator for each image, seeded as the
+/// file's own is, which is what diffusers' pipelines do when each is called with a new generator of the same seed.
+/// A `[cache.NAME]` or a `guidance_interval` of the file's own tables is theirs alone, since both are chosen for a model and
+/// its steps.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StageSpec {
+    /// `input`: the form in which it takes the result of the stage before, `latents` or `image`. Absent: latents if its
+    /// task can start from those, both models share a latent space and the size is the same; else the image.
+    pub input: Option<StageInput>,
+    /// Its tables. `[run]` has no `images`: it makes one image of each input.
+    pub spec: Spec,
+}
+
+/// The form in which a stage takes the result of the stage before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StageInput {
+    /// `"latents"`: the latents, not decoded.
+    Latents,
+    /// `"image"`: the decoded 8-bit image, as it would be saved.
+    Image,
+}
+
+impl StageInput {
+    /// The name in pipeline.toml.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Latents => "latents",
+            Self::Image => "image",
+        }
+    }
+}
+
 impl Spec {
     /// Makes the spec of a task on a model directory, with everything else at its default.
     pub fn new(model: impl AsRef<Path>, task: impl Into<Box<dyn Task>>) -> Self {
@@ -119,105 +162,6 @@ impl Spec {
             stages: Vec::new(),
             old_names: OldNames::default(),
         }
-    }
-
-    /// Reads a pipeline file, with flags over it.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Spec`], holding every problem of the file and of the flags, also where the file cannot be read.
-    pub fn load(path: &Path, overrides: &Overrides) -> Result<Self> {
-        let file = files::open(path).map_err(|error| unreadable(path, &error))?;
-        let text = files::read_at_most(file, MAX_BYTES as u64).map_err(|error| unreadable(path, &error))?;
-        let text = text.ok_or_else(|| Error::Spec(vec![too_long(Some(path))]))?;
-        let text = String::from_utf8(text).map_err(|error| not_text(path, error.as_bytes()))?;
-        Self::parse(&text, Some(path), overrides)
-    }
-
-    /// Reads the text of a pipeline file, with flags over it.
-    ///
-    /// `file` is the file it came from: problems name it, and the paths in the text are relative to the folder it is
-    /// in. Without one they are relative to the current directory.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Spec`], holding every problem of the text and of the flags. Text that is longer than [`MAX_BYTES`] or is
-    /// not TOML has only that problem, since its meaning would be a guess.
-    pub fn parse(text: &str, file: Option<&Path>, overrides: &Overrides) -> Result<Self> {
-        Self::parse_as(text, Reading::new(file), overrides, |_, _| {})
-    }
-
-    /// Reads a text whose entries `change` sees before the flags are put over them.
-    fn parse_as(
-        text: &str,
-        reading: Reading<'_>,
-        overrides: &Overrides,
-        change: impl FnOnce(&mut Entries, &Reading<'_>),
-    ) -> Result<Self> {
-        if text.len() > MAX_BYTES {
-            return Err(Error::Spec(vec![too_long(reading.file())]));
-        }
-        let mut entries = parse_document(text).map_err(|errors| {
-            let problem = |error: SyntaxError| Problem {
-                file: reading.file().map(Path::to_path_buf),
-                line: Some(error.line),
-                key: error.key,
-                message: error.message,
-            };
-            Error::Spec(errors.into_iter().map(problem).collect())
-        })?;
-        renamed::rename(&mut entries, &reading);
-        change(&mut entries, &reading);
-        overrides.apply(&mut entries, &reading);
-        stage::inherit(&mut entries, &reading);
-
-        let mut root = Table::root(&reading, &entries);
-        let mut spec = Self::read_tables(&mut root, &reading);
-        let stages = root.tables("stage").into_iter();
-        let stages = stages.filter_map(|table| StageSpec::read(table, &reading, spec.as_ref())).collect();
-        root.finish();
-        if let Some(spec) = &mut spec {
-            spec.stages = stages;
-            spec.old_names = reading.old_names();
-        }
-        match reading.finish(spec)? {
-            Some(spec) => Ok(spec),
-            // A task that could not be read has said why, so this is never seen.
-            None => Err(Error::Spec(Vec::new())),
-        }
-    }
-
-    /// Reads the tables that describe one model's run; `None` where it has no task.
-    fn read_tables(within: &mut Table<'_>, reading: &Reading<'_>) -> Option<Self> {
-        let model = ModelSpec::read(within.table("model"));
-        let task = task::read(within.table("task"));
-        let scheduler = SchedulerSpec::read(within.table("scheduler"));
-        let cache = cache::read(within.table("cache"));
-        let conditions = within.tables("condition").into_iter().filter_map(ConditionSpec::read).collect();
-        let controls = within.tables("control").into_iter().map(ControlSpec::read).collect();
-        let loras = within.tables("lora").into_iter().map(LoraSpec::read).collect();
-        let textual_inversions = within.tables("textual_inversion");
-        let textual_inversions = textual_inversions.into_iter().map(TextualInversionSpec::read).collect();
-        let run = RunSpec::read(within.table("run"));
-        let device = DeviceSpec::read(within.table("device"));
-        let output = OutputSpec::read(within.table("output"), reading);
-        let stages = Vec::new();
-        let task = task?;
-        Some(Self {
-            model,
-            task,
-            scheduler,
-            cache,
-            conditions,
-            controls,
-            textual_inversions,
-            loras,
-            run,
-            device,
-            output,
-            stages,
-            old_names: OldNames::default(),
-        })
     }
 
     /// True if one file has the noise or the latents of all images, so that the index of an image in the run matters.
@@ -263,7 +207,7 @@ impl Spec {
             inputs.extend(condition.source.file().map(|(key, path)| (format!("condition[{at}].{key}"), path)));
         }
         for (at, control) in self.controls.iter().enumerate() {
-            inputs.push((format!("control[{at}].image"), control.image.as_path()));
+            inputs.extend(control.image.file().map(|path| (format!("control[{at}].image"), path)));
         }
         inputs
     }
@@ -271,63 +215,8 @@ impl Spec {
     /// sha256 of each of [`Spec::inputs`] by its key, in hexadecimal.
     ///
     /// # Errors
-    /// [`Error::Io`] where one of them cannot be read.
+    /// [`Error::Io`](crate::Error::Io) where one of them cannot be read.
     pub fn input_digests(&self) -> Result<BTreeMap<String, String>> {
         self.inputs().into_iter().map(|(key, path)| Ok((key, files::digest(path)?))).collect()
     }
-
-    /// Writes the whole spec as the text of a pipeline file, every default that stands by itself spelled out and every
-    /// path absolute, so
-    /// that [`Spec::parse`] of it gives this spec wherever it is read. A path that is not Unicode, which no TOML can
-    /// hold, is written with replacement characters.
-    pub fn to_toml(&self) -> String {
-        self.write_to(Writer::default())
-    }
-
-    fn write_to(&self, mut writer: Writer) -> String {
-        self.model.write(&mut writer);
-        task::write(self.task.as_ref(), &mut writer);
-        self.write_parts(&mut writer);
-        self.run.write(&mut writer);
-        self.device.write(&mut writer);
-        self.output.write(&mut writer, Path::new(output::FOLDER));
-        self.stages.iter().for_each(|stage| stage.write(&mut writer, self));
-        writer.finish()
-    }
-
-    /// Writes the scheduler, the cache, and what there may be any number of.
-    fn write_parts(&self, writer: &mut Writer) {
-        if let Some(scheduler) = &self.scheduler {
-            scheduler.write(writer);
-        }
-        if let Some(cache) = &self.cache {
-            cache::write(cache, writer);
-        }
-        self.conditions.iter().for_each(|condition| condition.write(writer));
-        self.controls.iter().for_each(|control| control.write(writer));
-        self.loras.iter().for_each(|lora| lora.write(writer));
-        self.textual_inversions.iter().for_each(|inversion| inversion.write(writer));
-    }
-}
-
-fn of_file(path: &Path, message: String) -> Error {
-    Error::Spec(vec![Problem { file: Some(path.to_path_buf()), line: None, key: String::new(), message }])
-}
-
-fn too_long(file: Option<&Path>) -> Problem {
-    let message = "is longer than 1 MiB; expected a pipeline file, with large inputs in files that it names";
-    Problem { file: file.map(Path::to_path_buf), line: None, key: String::new(), message: message.into() }
-}
-
-fn unreadable(path: &Path, error: &std::io::Error) -> Error {
-    if path.is_dir() {
-        return of_file(path, "is a directory; expected a pipeline file such as pipeline.toml".into());
-    }
-    of_file(path, format!("cannot be read: {error}"))
-}
-
-fn not_text(path: &Path, bytes: &[u8]) -> Error {
-    let is_png = bytes.starts_with(b"\x89PNG\r\n\x1a\n");
-    let help = if is_png { "; it is a PNG image, which is run again with --from" } else { "" };
-    of_file(path, format!("is not UTF-8 text{help}"))
 }

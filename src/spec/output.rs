@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::record::RecordPaths;
+use super::record_paths::RecordPaths;
 use crate::keys::{Origin, Reading, Table, Writer, integer};
 
 pub(super) const FOLDER: &str = "outputs";

@@ -1,12 +1,12 @@
 //! The tables of a request, merged into those of a pipeline file.
 
-use toml::{Table, Value as TomlValue};
+use toml::Value as TomlValue;
 
 use super::renamed::rename;
 use super::{Overrides, Spec};
 use crate::error::{Error, Problem, Result};
 use crate::keys::{Entries, Node, Origin, Reading, Value};
-use crate::task::find;
+use crate::task::{TASKS, Task, TaskEntry, find};
 
 /// Tables that hold one table, under the name of the chosen row.
 const CHOICES: [&str; 3] = ["task", "scheduler", "cache"];
@@ -17,46 +17,77 @@ const TABLES: [&str; 7] = ["task", "scheduler", "cache", "run", "control", "cond
 /// Flat fields of the task's table.
 const TASK_FIELDS: [&str; 6] = ["prompt", "negative_prompt", "guidance_scale", "strength", "image", "mask"];
 
+/// Flat fields that are images.
+const IMAGE_FIELDS: [&str; 2] = ["image", "mask"];
+
+/// The most tables of an array that a path can name.
+const MOST_TABLES: usize = 64;
+
 /// Flat fields of `[run]`.
 const RUN_FIELDS: [&str; 5] = ["seed", "steps", "width", "height", "images"];
 
 /// Other flat fields.
 const OTHER_FIELDS: [&str; 3] = ["preview", "loras", "scheduler"];
 
-/// Sorts flat fields into the tables that they belong to; `prompt` goes to the task's table, which is `task_name`'s unless
-/// the request names one.
+/// Sorts the flat fields of a request into the tables that they belong to. A field of a task goes to the table of the
+/// task that the request names, else to that of `own`, the pipeline's; where the request has an `image` or a `mask` and
+/// the pipeline's task takes none, to the first task that takes what is there.
 ///
 /// # Errors
 /// [`Error::Spec`] naming every unknown field, with the valid ones.
-pub(crate) fn sort_fields(mut fields: Table, task_name: &str) -> Result<Table> {
+pub(crate) fn sort_fields(fields: Entries, own: &dyn Task) -> Result<Entries> {
     let mut problems = Vec::new();
-    let mut tables = Table::new();
-    let mut own_task = task_name.to_owned();
-    if let Some(TomlValue::Table(task)) = fields.get("task") {
-        own_task = task.keys().next().cloned().unwrap_or(own_task);
-    }
-    if let Some(TomlValue::String(name)) = fields.get("scheduler").cloned() {
-        let chosen = Table::from_iter([(name, TomlValue::Table(Table::new()))]);
-        fields.insert("scheduler".to_owned(), TomlValue::Table(chosen));
-    }
-    for (name, value) in fields {
+    let mut tables = Entries::new();
+    let task = match fields.get("task").map(|node| &node.value) {
+        Some(Value::Table(task)) => task.keys().next().cloned(),
+        _ => None,
+    };
+    let task = task.unwrap_or_else(|| task_for(&fields, own).to_owned());
+    for (name, node) in fields {
         match name.as_str() {
-            name if TABLES.contains(&name) => merge_toml(&mut tables, &[name], value),
-            name if TASK_FIELDS.contains(&name) => merge_toml(&mut tables, &["task", &own_task, name], value),
-            name if RUN_FIELDS.contains(&name) => merge_toml(&mut tables, &["run", name], value),
-            "preview" => merge_toml(&mut tables, &["output", "preview"], value),
-            "loras" => {
-                let scales = value.as_array().cloned().unwrap_or_else(|| vec![value]);
-                let tables_of = |scale: TomlValue| match scale {
-                    TomlValue::Table(table) => TomlValue::Table(table),
-                    scale => TomlValue::Table(Table::from_iter([("scale".to_owned(), scale)])),
-                };
-                merge_toml(&mut tables, &["lora"], TomlValue::Array(scales.into_iter().map(tables_of).collect()));
-            }
+            "scheduler" => put(&mut tables, &["scheduler"], scheduler(node)),
+            name if TABLES.contains(&name) => put(&mut tables, &[name], node),
+            name if TASK_FIELDS.contains(&name) => put(&mut tables, &["task", &task, name], node),
+            name if RUN_FIELDS.contains(&name) => put(&mut tables, &["run", name], node),
+            "preview" => put(&mut tables, &["output", "preview"], node),
+            "loras" => put(&mut tables, &["lora"], loras(node)),
             _ => problems.push(unknown_field(&name)),
         }
     }
     if problems.is_empty() { Ok(tables) } else { Err(Error::Spec(problems)) }
+}
+
+/// The task of a request that names none.
+fn task_for<'t>(fields: &Entries, own: &'t dyn Task) -> &'t str {
+    let inputs: Vec<&str> = IMAGE_FIELDS.into_iter().filter(|name| fields.contains_key(*name)).collect();
+    let takes = |entry: &&&TaskEntry| {
+        let keys = entry.keys();
+        inputs.iter().all(|input| keys.iter().any(|key| key == input))
+    };
+    let own_takes = own.entry().is_none_or(|entry| takes(&&entry));
+    let other = TASKS.iter().find(takes).filter(|_| !own_takes);
+    other.map_or(own.name(), |entry| entry.name)
+}
+
+/// Expands the name of a scheduler to its table.
+fn scheduler(node: Node) -> Node {
+    match node.value {
+        Value::String(name) => table([(name, table([]))]),
+        value => Node { value, ..node },
+    }
+}
+
+/// Expands the scales of LoRAs to their tables.
+fn loras(node: Node) -> Node {
+    let scales = match node.value {
+        Value::Array(scales) => scales,
+        value => vec![Node { value, ..node }],
+    };
+    let tables = scales.into_iter().map(|scale| match scale.value {
+        Value::Table(_) => scale,
+        _ => table([("scale".to_owned(), scale)]),
+    });
+    request_node(Value::Array(tables.collect()))
 }
 
 fn unknown_field(name: &str) -> Problem {
@@ -75,28 +106,28 @@ pub(crate) fn is_task_field(name: &str) -> bool {
     TASK_FIELDS.contains(&name)
 }
 
-/// Puts a value at a path of tables; tables are merged.
-pub(crate) fn merge_toml(table: &mut Table, path: &[&str], value: TomlValue) {
+/// Puts a value at a path of tables; tables are merged. A number in the path is the place of a table in an array.
+pub(crate) fn put(entries: &mut Entries, path: &[&str], node: Node) {
     let Some((first, rest)) = path.split_first() else { return };
-    let entry = table.entry((*first).to_owned());
-    if rest.is_empty() {
-        match (entry.or_insert_with(|| TomlValue::Table(Table::new())), value) {
-            (TomlValue::Table(own), TomlValue::Table(other)) => {
-                for (key, value) in other {
-                    merge_toml(own, &[&key], value);
-                }
-            }
-            (place, value) => *place = value,
+    let nested = rest.iter().rev().fold(node, |inner, name| match name.parse::<usize>() {
+        Ok(at) if at < MOST_TABLES => {
+            let before = std::iter::repeat_with(|| table([])).take(at);
+            request_node(Value::Array(before.chain([inner]).collect()))
         }
-        return;
+        _ => table([((*name).to_owned(), inner)]),
+    });
+    match entries.get_mut(*first) {
+        Some(own) => merge(own, nested),
+        None => drop(entries.insert((*first).to_owned(), nested)),
     }
-    let inner = entry.or_insert_with(|| TomlValue::Table(Table::new()));
-    if !inner.is_table() {
-        *inner = TomlValue::Table(Table::new());
-    }
-    if let TomlValue::Table(inner) = inner {
-        merge_toml(inner, rest, value);
-    }
+}
+
+fn table(entries: impl IntoIterator<Item = (String, Node)>) -> Node {
+    request_node(Value::Table(entries.into_iter().collect()))
+}
+
+fn request_node(value: Value) -> Node {
+    Node { origin: Origin::Request, value }
 }
 
 impl Spec {
@@ -106,10 +137,9 @@ impl Spec {
     ///
     /// # Errors
     /// [`Error::Spec`] holding every problem, without touching a file.
-    pub(crate) fn with_request(&self, tables: &Table) -> Result<Self> {
+    pub(crate) fn with_request(&self, mut tables: Entries) -> Result<Self> {
         let known = |task: &str| find(task).map(|entry| entry.keys());
         Self::parse_as(&self.to_toml(), Reading::new(None), &Overrides::default(), |entries, reading| {
-            let mut tables: Entries = tables.iter().map(|(name, value)| (name.clone(), node(value))).collect();
             rename(&mut tables, reading);
             for (name, node) in tables {
                 match (CHOICES.contains(&name.as_str()), entries.get_mut(&name)) {
@@ -188,8 +218,9 @@ fn is_tables(items: &[Node]) -> bool {
     items.iter().all(|item| matches!(item.value, Value::Table(_)))
 }
 
-fn node(value: &TomlValue) -> Node {
-    let value = match value {
+/// A value of a request as the reader of pipeline files takes it.
+pub(crate) fn node(value: &TomlValue) -> Node {
+    request_node(match value {
         TomlValue::String(text) => Value::String(text.clone()),
         TomlValue::Integer(number) => Value::Integer((*number).into()),
         TomlValue::Float(number) => Value::Float(*number),
@@ -197,6 +228,5 @@ fn node(value: &TomlValue) -> Node {
         TomlValue::Datetime(date) => Value::Datetime(date.to_string()),
         TomlValue::Array(items) => Value::Array(items.iter().map(node).collect()),
         TomlValue::Table(table) => Value::Table(table.iter().map(|(key, value)| (key.clone(), node(value))).collect()),
-    };
-    Node { origin: Origin::Request, value }
+    })
 }

@@ -1,7 +1,5 @@
 //! A pipeline file to start from.
 
-use std::fmt::Write;
-
 use crate::bundle::{Bundle, CallDefaults, ComponentKind, DenoiserSignature, Fact, Role, TaskFit};
 use crate::family::{DefaultSize, Defaults};
 use crate::task::{SampleKeys, TASKS, TaskEntry, find};
@@ -13,93 +11,135 @@ use crate::task::{SampleKeys, TASKS, TaskEntry, find};
 pub fn init_toml(bundle: &Bundle, model_path: &str, fits: &[TaskFit]) -> String {
     let possible: Vec<&str> = fits.iter().filter(|t| t.possible).map(|t| t.task).collect();
     let entry: &TaskEntry = possible.first().and_then(|name| find(name)).unwrap_or(TASKS[0]);
-    let facts = &bundle.facts;
     let takes_residuals =
         bundle.denoiser().and_then(DenoiserSignature::resolve).is_ok_and(|signature| !signature.residuals.is_empty());
     let call = bundle.call_defaults(&entry.call(), takes_residuals);
     let style = Style::of(bundle, &call);
-    let mut out = String::new();
-    // Writing to a string does not fail.
-    let mut line = |text: &str| {
-        let _ = writeln!(out, "{text}");
-    };
+    let mut sample = Sample { bundle, entry, takes_residuals, call, style, text: String::new() };
+    sample.model(model_path);
+    sample.task(&possible);
+    sample.control();
+    sample.scheduler();
+    sample.run();
+    for line in [
+        "[device]",
+        "provider = \"cpu\"    # or a list in order of preference, such as [\"tensorrt\", \"cuda\"]",
+        "",
+        "[output]",
+        "dir = \"outputs\"",
+    ] {
+        sample.line(line);
+    }
+    sample.text
+}
 
-    line("[model]");
-    line(&format!("path = {}    # relative to this file", quoted(model_path)));
-    line(&format!(
-        "# scaling_factor = {:?}    # read from the directory: {}",
-        facts.scaling_factor.value, facts.scaling_factor.source
-    ));
-    if let Ok(denoiser) = bundle.denoiser() {
-        line(&format!("# [model.{}]", denoiser.kind));
-        line(&format!("# graph = \"{}/model.onnx\"    # another graph, relative to this file", denoiser.kind));
+/// A pipeline file that is being written, table by table.
+struct Sample<'a> {
+    bundle: &'a Bundle,
+    entry: &'a TaskEntry,
+    takes_residuals: bool,
+    call: CallDefaults,
+    style: Style,
+    text: String,
+}
+
+impl Sample<'_> {
+    fn line(&mut self, line: impl AsRef<str>) {
+        self.text.push_str(line.as_ref());
+        self.text.push('\n');
     }
-    line("");
-    match possible.as_slice() {
-        [] => line("# This directory lacks something for every task; `ldm-ort inspect` says what."),
-        names => line(&format!("# This model can do: {}.", names.join(", "))),
-    }
-    line(&format!("[task.{}]", entry.name));
-    let sample = SampleKeys::new(bundle, style.values, style.guidance);
-    (entry.sample)(&sample).iter().for_each(|key| line(key));
-    // A denoiser for control networks beside the plain one is there for whoever wants it; by itself it wants one.
-    let comment = if takes_residuals { "" } else { "# " };
-    if takes_residuals || bundle.controlled_denoiser.is_some() {
-        line("");
-        if !takes_residuals {
-            line("# With a control network the model's other denoiser is run, which takes one's residuals.");
+
+    fn model(&mut self, path: &str) {
+        let scaling_factor = &self.bundle.facts.scaling_factor;
+        self.line("[model]");
+        self.line(format!("path = {}    # relative to this file", quoted(path)));
+        self.line(format!(
+            "# scaling_factor = {:?}    # read from the directory: {}",
+            scaling_factor.value, scaling_factor.source
+        ));
+        if let Ok(denoiser) = self.bundle.denoiser() {
+            self.line(format!("# [model.{}]", denoiser.kind));
+            self.line(format!("# graph = \"{}/model.onnx\"    # another graph, relative to this file", denoiser.kind));
         }
-        line(&format!("{comment}[[control]]"));
-        line(&format!("{comment}image = \"edges.png\"    # what the control network follows; relative to this file"));
-        if bundle.component(ComponentKind::ControlNet).is_none() {
-            line(&format!("{comment}path = \"controlnet\"    # its directory"));
+        self.line("");
+    }
+
+    /// Writes the task, with the names of the tasks that are possible.
+    fn task(&mut self, possible: &[&str]) {
+        match possible {
+            [] => self.line("# This directory lacks something for every task; `ldm-ort inspect` says what."),
+            names => self.line(format!("# This model can do: {}.", names.join(", "))),
         }
-        let scale = bundle.call_defaults(&entry.call(), true).values.control_scale.unwrap_or(1.0);
-        line(&format!("{comment}scale = {scale:?}"));
+        self.line(format!("[task.{}]", self.entry.name));
+        let keys = SampleKeys::new(self.bundle, self.style.values, self.style.guidance);
+        (self.entry.sample)(&keys).iter().for_each(|key| self.line(key));
     }
-    line("");
-    let class = bundle.scheduler.as_ref().and_then(|s| s.class.as_deref());
-    match class {
-        Some(class) => line(&format!("# Without a scheduler's table the model's own is used: {class}.")),
-        None => line("# The directory names no scheduler, so one has to be chosen (`ldm-ort list schedulers`)."),
-    }
-    let table = match class {
-        // Rectified flows run on schedulers of their own.
-        Some(class) if class.starts_with("FlowMatch") => ["# [scheduler.flow-match-euler]", "# shift = 3.0"],
-        Some(_) => ["# [scheduler.dpm-multistep]", "# use_karras_sigmas = true"],
-        None => ["[scheduler.ddim]", "# eta = 0.0"],
-    };
-    line(&format!("{}    # see `ldm-ort list schedulers`", table[0]));
-    line(table[1]);
-    line("");
-    line("[run]");
-    line(&format!("steps = {}    # {}", style.steps, style.source));
-    line("seed = 42          # image i of a run is drawn from seed + i");
-    line("images = 1         # for each prompt");
-    if let Some(Fact { value, source }) = bundle.half_precision_noise() {
-        line(&format!("# noise = \"{}\"    # {source}; without it, float32 noise", value.name()));
-    }
-    let size = bundle.default_size(entry.name, takes_residuals);
-    let (width, height) = size.value;
-    if entry.defaults.size == DefaultSize::Model {
-        line(&format!("width = {width}       # multiples of {}; default: {}", facts.size_multiple(), size.source));
-        line(&format!("height = {height}"));
-    } else {
-        match call.values.size {
-            DefaultSize::Model | DefaultSize::Binned | DefaultSize::Square512 => {
-                line(&format!("# width = {width}       # default: {}; the input image is resized to it", size.source));
-                line(&format!("# height = {height}"));
+
+    fn control(&mut self) {
+        // A denoiser for control networks beside the plain one is there for whoever wants it; by itself it wants one.
+        let comment = if self.takes_residuals { "" } else { "# " };
+        if self.takes_residuals || self.bundle.controlled_denoiser.is_some() {
+            self.line("");
+            if !self.takes_residuals {
+                self.line("# With a control network the model's other denoiser is run, which takes one's residuals.");
             }
-            _ => line("# Without a width and a height, the size is that of the input image."),
+            self.line(format!("{comment}[[control]]"));
+            self.line(format!(
+                "{comment}image = \"edges.png\"    # what the control network follows; relative to this file"
+            ));
+            if self.bundle.component(ComponentKind::ControlNet).is_none() {
+                self.line(format!("{comment}path = \"controlnet\"    # its directory"));
+            }
+            let values = self.bundle.call_defaults(&self.entry.call(), true).values;
+            self.line(format!("{comment}scale = {:?}", values.control_scale.unwrap_or(1.0)));
         }
+        self.line("");
     }
-    line("");
-    line("[device]");
-    line("provider = \"cpu\"    # or a list in order of preference, such as [\"tensorrt\", \"cuda\"]");
-    line("");
-    line("[output]");
-    line("dir = \"outputs\"");
-    out
+
+    fn scheduler(&mut self) {
+        let class = self.bundle.scheduler.as_ref().and_then(|s| s.class.as_deref());
+        match class {
+            Some(class) => self.line(format!("# Without a scheduler's table the model's own is used: {class}.")),
+            None => {
+                self.line("# The directory names no scheduler, so one has to be chosen (`ldm-ort list schedulers`).")
+            }
+        }
+        let table = match class {
+            // Rectified flows run on schedulers of their own.
+            Some(class) if class.starts_with("FlowMatch") => ["# [scheduler.flow-match-euler]", "# shift = 3.0"],
+            Some(_) => ["# [scheduler.dpm-multistep]", "# use_karras_sigmas = true"],
+            None => ["[scheduler.ddim]", "# eta = 0.0"],
+        };
+        self.line(format!("{}    # see `ldm-ort list schedulers`", table[0]));
+        self.line(table[1]);
+        self.line("");
+    }
+
+    fn run(&mut self) {
+        let bundle = self.bundle;
+        self.line("[run]");
+        self.line(format!("steps = {}    # {}", self.style.steps, self.style.source));
+        self.line("seed = 42          # image i of a run is drawn from seed + i");
+        self.line("images = 1         # for each prompt");
+        if let Some(Fact { value, source }) = bundle.half_precision_noise() {
+            self.line(format!("# noise = \"{}\"    # {source}; without it, float32 noise", value.name()));
+        }
+        let Fact { value: (width, height), source } = bundle.default_size(self.entry.name, self.takes_residuals);
+        if self.entry.defaults.size == DefaultSize::Model {
+            let multiple = bundle.facts.size_multiple();
+            self.line(format!("width = {width}       # multiples of {multiple}; default: {source}"));
+            self.line(format!("height = {height}"));
+        } else {
+            match self.call.values.size {
+                DefaultSize::Model | DefaultSize::Binned | DefaultSize::Square512 => {
+                    self.line(format!("# width = {width}       # default: {source}; the input image is resized to it"));
+                    self.line(format!("# height = {height}"));
+                }
+                _ => self.line("# Without a width and a height, the size is that of the input image."),
+            }
+        }
+        self.line("");
+    }
 }
 
 /// The values that the pipeline file states.

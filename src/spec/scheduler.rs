@@ -87,6 +87,8 @@ fn json(value: &Value) -> Json {
         Value::Boolean(b) => Json::from(*b),
         Value::Array(items) => items.iter().map(|item| json(&item.value)).collect(),
         Value::Table(entries) => entries.iter().map(|(key, node)| (key.clone(), json(&node.value))).collect(),
+        // No scheduler has such a key, which is said by name.
+        Value::Pixels(_) => Json::Null,
     }
 }
 

@@ -3,51 +3,9 @@
 use std::path::Path;
 
 use super::output::OutputSpec;
-use super::{Spec, task};
+use super::{Spec, StageInput, StageSpec, task};
 use crate::keys::{Entries, Node, Origin, Reading, Table, Value, Writer};
 use crate::task::{LATER, LongPrompts, PromptWeighting, beside_another, find};
-
-/// `[[stage]]`, any number: one more model, which starts from the result of the one before, image by image.
-///
-/// It has the tables of a pipeline, each within it: `[stage.model]` and `[stage.task.NAME]` are required,
-/// `[stage.scheduler.NAME]`, `[stage.cache.NAME]`, `[stage.run]`, `[stage.device]`, `[stage.output]`, `[[stage.lora]]`,
-/// `[[stage.textual_inversion]]`, `[[stage.condition]]` and `[[stage.control]]` are not. Its task has no `image`: that is the
-/// result of the stage before.
-///
-/// Keys that it leaves out come from the file's own tables: `prompt`, `negative_prompt`, `prompt_weighting` and `long_prompts`
-/// of the task, but not the texts of later text encoders (`prompt_2` and so on), since it may have none; `seed`, `noise`,
-/// `noise_gpu` and `max_input_megapixels` of `[run]`; `[device]` as a whole; `dir` and `preview` of `[output]`. Width and height follow from
-/// its input. Every stage draws its noise from a fresh generator for each image, seeded as the
-/// file's own is, which is what diffusers' pipelines do when each is called with a new generator of the same seed.
-/// A `[cache.NAME]` or a `guidance_interval` of the file's own tables is theirs alone, since both are chosen for a model and
-/// its steps.
-#[derive(Debug, Clone, PartialEq)]
-pub struct StageSpec {
-    /// `input`: the form in which it takes the result of the stage before, `latents` or `image`. Absent: latents if its
-    /// task can start from those, both models share a latent space and the size is the same; else the image.
-    pub input: Option<StageInput>,
-    /// Its tables. `[run]` has no `images`: it makes one image of each input.
-    pub spec: Spec,
-}
-
-/// The form in which a stage takes the result of the stage before.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum StageInput {
-    /// `"latents"`: the latents, not decoded.
-    Latents,
-    /// `"image"`: the decoded 8-bit image, as it would be saved.
-    Image,
-}
-
-impl StageInput {
-    /// The name in pipeline.toml.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Latents => "latents",
-            Self::Image => "image",
-        }
-    }
-}
 
 /// The keys besides `prompt` that a stage's task takes from the file's own if it leaves them out.
 const OF_PROMPTS: [&str; 3] = ["negative_prompt", "prompt_weighting", "long_prompts"];

@@ -9,7 +9,7 @@ use ndarray::ArrayD;
 use super::context::{self, InputRequirements, StageOutput, Start, TaskContext};
 use super::contract::{Task, TaskEntry};
 use super::evidence::ModelEvidence;
-use super::input_image::{self, InputImage, dimensions, drawn, no_stage_output, pixels, posterior};
+use super::input_image::{self, InputImage, drawn, no_stage_output, pixels, posterior};
 use super::prompt::{condition, guidance};
 use super::prompting::Prompting;
 use super::sample_keys::SampleKeys;
@@ -164,7 +164,7 @@ impl Task for ImageToImage {
         limit: InputLimit,
     ) -> Result<Option<(usize, usize)>> {
         match &self.input {
-            ImageOrLatents::Image(image) => dimensions(image, stage_output, limit),
+            ImageOrLatents::Image(image) => image.dimensions(stage_output, limit),
             ImageOrLatents::Latents(path) => read(path).map(|_| None),
             ImageOrLatents::StageLatents => Ok(stage_output),
         }

@@ -14,7 +14,7 @@ use super::context::{InputRequirements, Paste, Start, TaskContext};
 use super::contract::{OwnModels, Task, TaskEntry, require_no_denoising_start};
 use super::evidence::ModelEvidence;
 use super::input_image::{
-    self, InputImage, dimensions, drawn, for_branches, mask, nearest, pixels, posterior, repeated, same_shape,
+    self, InputImage, drawn, for_branches, mask, nearest, pixels, posterior, repeated, same_shape,
 };
 use super::prompt::guided_condition;
 use super::prompting::Prompting;
@@ -81,7 +81,7 @@ impl Inpaint {
         Self {
             prompting: Prompting::read_if_there(table),
             image,
-            mask: InputImage::File(table.file_path("mask").unwrap_or_default()),
+            mask: InputImage::at(table, "mask"),
             strength: table.number("strength", Included(0.0), Included(1.0)),
         }
     }
@@ -131,10 +131,10 @@ impl Task for Inpaint {
         stage_output: Option<(usize, usize)>,
         limit: InputLimit,
     ) -> Result<Option<(usize, usize)>> {
-        let size = dimensions(&self.image, stage_output, limit)?;
+        let size = self.image.dimensions(stage_output, limit)?;
         match size {
             Some(size) => same_shape(size, &self.mask, limit)?,
-            None => drop(dimensions(&self.mask, None, limit)?),
+            None => drop(self.mask.dimensions(None, limit)?),
         }
         Ok(size)
     }

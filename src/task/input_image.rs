@@ -5,12 +5,13 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use base64::Engine;
 use ndarray::{Array4, ArrayD, Axis, IxDyn, concatenate};
 
 use super::context::{StageOutput, TaskContext};
 use crate::error::{Error, Result};
 use crate::image::{self, InputLimit, Rgb8};
-use crate::keys::{Table, Writer};
+use crate::keys::{Origin, Table, Value, Writer};
 use crate::vae::Posterior;
 
 /// The image that a task starts from, or its mask.
@@ -48,15 +49,55 @@ impl InputImage {
         }
     }
 
+    /// The image under `image` of a task's table; in a stage without one, the output of the stage before.
     pub(super) fn read(table: &mut Table<'_>) -> Self {
         if table.get("image").is_none() && table.is_in_stage() {
             return Self::StageOutput;
         }
         table.require("image", "the path of an image");
-        Self::File(table.file_path("image").unwrap_or_default())
+        Self::at(table, "image")
     }
 
-    pub(super) fn write(&self, key: &str, writer: &mut Writer) {
+    /// The image under a key: a path, or in a request also an image in memory or the text `data:image/png;base64,…`.
+    pub(crate) fn at(table: &mut Table<'_>, key: &str) -> Self {
+        let Some(item) = table.get(key) else { return Self::File(PathBuf::new()) };
+        match item.value() {
+            Value::Pixels(image) => return Self::Pixels(Arc::clone(image)),
+            Value::String(text) if item.origin() == Origin::Request && text.starts_with(DATA_URI) => {
+                match image_of_data_uri(text) {
+                    Ok(image) => return image.into(),
+                    Err(problem) => item.report(problem),
+                }
+                return Self::File(PathBuf::new());
+            }
+            _ => {}
+        }
+        Self::File(table.file_path(key).unwrap_or_default())
+    }
+
+    /// Width and height; `stage_output` is the size of a stage's input, `None` if that is not known.
+    pub(crate) fn dimensions(
+        &self,
+        stage_output: Option<(usize, usize)>,
+        limit: InputLimit,
+    ) -> Result<Option<(usize, usize)>> {
+        match self {
+            Self::File(path) => image::dimensions(path, limit).map(Some),
+            Self::Pixels(image) => Ok(Some((image.width(), image.height()))),
+            Self::StageOutput => Ok(stage_output),
+        }
+    }
+
+    /// The pixels of an image that is not the output of a stage.
+    pub(crate) fn load(&self, limit: InputLimit) -> Result<Cow<'_, Rgb8>> {
+        match self {
+            Self::File(path) => image::load(path, limit).map(Cow::Owned),
+            Self::Pixels(image) => Ok(Cow::Borrowed(image)),
+            Self::StageOutput => Err(no_stage_output("image")),
+        }
+    }
+
+    pub(crate) fn write(&self, key: &str, writer: &mut Writer) {
         if let Self::File(path) = self {
             writer.path(key, path);
         }
@@ -77,6 +118,12 @@ impl fmt::Debug for InputImage {
 impl From<PathBuf> for InputImage {
     fn from(path: PathBuf) -> Self {
         Self::File(path)
+    }
+}
+
+impl From<&PathBuf> for InputImage {
+    fn from(path: &PathBuf) -> Self {
+        Self::File(path.clone())
     }
 }
 
@@ -112,18 +159,20 @@ pub(super) fn pixels(
 ) -> Result<ArrayD<f32>> {
     let image = match (image, &stage.stage_output) {
         (InputImage::StageOutput, Some(StageOutput::Image(image))) => image::resize(image, width, height)?,
-        _ => image::resize(load(image, stage.input_limit)?.as_ref(), width, height)?,
+        _ => image::resize(image.load(stage.input_limit)?.as_ref(), width, height)?,
     };
     Ok(image::to_tensor(&image).into_dyn())
 }
 
-/// The pixels of an image that is not the output of a stage.
-fn load(image: &InputImage, limit: InputLimit) -> Result<Cow<'_, Rgb8>> {
-    match image {
-        InputImage::File(path) => image::load(path, limit).map(Cow::Owned),
-        InputImage::Pixels(image) => Ok(Cow::Borrowed(image)),
-        InputImage::StageOutput => Err(no_stage_output("image")),
-    }
+const DATA_URI: &str = "data:";
+
+/// Decodes the image in a `data:` URI (RFC 2397) with base64.
+fn image_of_data_uri(text: &str) -> std::result::Result<Rgb8, String> {
+    let (_, encoded) = text.split_once(";base64,").ok_or("expected data:image/png;base64,… or a path")?;
+    let bytes = base64::engine::general_purpose::STANDARD
+        .decode(encoded)
+        .map_err(|error| format!("holds a data: URI that is not base64: {error}"))?;
+    Rgb8::decode(&bytes, InputLimit::default()).map_err(|error| error.to_string())
 }
 
 /// The error of a task in a stage that is run by itself.
@@ -133,19 +182,6 @@ pub(super) fn no_stage_output(what: &str) -> Error {
         format!("begins with the {what} of a stage before it, and was handed none"),
         "run it with execution::Execution, which hands it on",
     )
-}
-
-/// Width and height of the image that a task starts from; `None` for a stage's input of unknown size.
-pub(super) fn dimensions(
-    image: &InputImage,
-    stage_output: Option<(usize, usize)>,
-    limit: InputLimit,
-) -> Result<Option<(usize, usize)>> {
-    match image {
-        InputImage::File(path) => image::dimensions(path, limit).map(Some),
-        InputImage::Pixels(image) => Ok(Some((image.width(), image.height()))),
-        InputImage::StageOutput => Ok(stage_output),
-    }
 }
 
 /// Reads the image that a task starts from, if it is a file.
@@ -184,7 +220,7 @@ pub(super) fn drawn(posterior: &Posterior, stage: &mut TaskContext<'_>) -> Resul
 /// # Errors
 /// [`Error::Input`] where it is all black, which leaves nothing to draw.
 pub(super) fn mask(mask: &InputImage, (width, height): (usize, usize), limit: InputLimit) -> Result<Array4<f32>> {
-    let image = image::resize(load(mask, limit)?.as_ref(), width, height)?;
+    let image = image::resize(mask.load(limit)?.as_ref(), width, height)?;
     let values = image::luma(&image).iter().map(|&v| if f32::from(v) / 255.0 < 0.5 { 0.0 } else { 1.0 }).collect();
     let values = Array4::from_shape_vec((1, 1, height, width), values)
         .map_err(|e| Error::input(mask.describe(), e.to_string(), ""))?;
@@ -225,7 +261,7 @@ pub(super) fn for_branches(tensor: &ArrayD<f32>, branches: usize) -> Result<Arra
 
 /// Requires that a mask has the shape of its image, be it larger or smaller.
 pub(super) fn same_shape((width, height): (usize, usize), mask: &InputImage, limit: InputLimit) -> Result<()> {
-    let Some((mask_width, mask_height)) = dimensions(mask, None, limit)? else { return Ok(()) };
+    let Some((mask_width, mask_height)) = mask.dimensions(None, limit)? else { return Ok(()) };
     // Up to a pixel of rounding in either.
     let (a, b) = (width * mask_height, height * mask_width);
     if a.abs_diff(b) <= width.max(height).max(mask_width).max(mask_height) {

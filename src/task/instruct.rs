@@ -8,7 +8,7 @@ use ndarray::{ArrayD, Axis, concatenate};
 use super::context::{InputRequirements, Start, TaskContext, TaskModel};
 use super::contract::{OwnModels, Task, TaskEntry};
 use super::evidence::ModelEvidence;
-use super::input_image::{self, InputImage, dimensions, pixels, posterior, repeated};
+use super::input_image::{self, InputImage, pixels, posterior, repeated};
 use super::prompt::{condition, guidance};
 use super::prompting::Prompting;
 use super::sample_keys::SampleKeys;
@@ -131,7 +131,7 @@ impl Task for Instruct {
         stage_output: Option<(usize, usize)>,
         limit: InputLimit,
     ) -> Result<Option<(usize, usize)>> {
-        dimensions(&self.image, stage_output, limit)
+        self.image.dimensions(stage_output, limit)
     }
 
     fn check_inputs(&self, run: &InputRequirements) -> Result<()> {

@@ -8,7 +8,7 @@ use ndarray::ArrayD;
 use super::context::{InputRequirements, Start, TaskContext, TaskModel};
 use super::contract::{OwnModels, Task, TaskEntry};
 use super::evidence::ModelEvidence;
-use super::input_image::{self, InputImage, dimensions, for_branches, pixels, repeated};
+use super::input_image::{self, InputImage, for_branches, pixels, repeated};
 use super::prompt::guided_condition;
 use super::prompting::Prompting;
 use super::sample_keys::SampleKeys;
@@ -130,7 +130,7 @@ impl Task for SuperResolution {
         stage_output: Option<(usize, usize)>,
         limit: InputLimit,
     ) -> Result<Option<(usize, usize)>> {
-        let small = dimensions(&self.image, stage_output, limit)?;
+        let small = self.image.dimensions(stage_output, limit)?;
         Ok(small.map(|(width, height)| (width * factor, height * factor)))
     }
 

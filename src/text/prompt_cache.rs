@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::encoders::PromptEmbedding;
+use super::prompt_embedding::PromptEmbedding;
 
 /// A prompt or a negative prompt.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

@@ -9,6 +9,7 @@ mod files;
 mod ftfy;
 mod json;
 mod limits;
+mod normalization;
 mod special;
 mod t5;
 
@@ -74,7 +75,7 @@ impl Tokenizer {
     /// [`Error::Io`] if one cannot be read.
     pub fn open(dir: &Path) -> Result<Self> {
         contain(|| Self::load(dir)).unwrap_or_else(|panic| {
-            Err(Error::model(dir, format!("the tokenizer cannot be read: {panic}"), clip::FETCH))
+            Err(Error::model(dir, format!("the tokenizer cannot be read: {panic}"), files::FETCH))
         })
     }
 
@@ -117,7 +118,7 @@ impl Tokenizer {
         let pad_id = settings.pad_id(&inner, dir)?;
         let vocab_size = inner.get_vocab(true).values().max().map_or(0, |&id| id as usize + 1);
         let around = limits::encode(&inner, "", true)
-            .map_err(|e| Error::model(dir, format!("cannot encode an empty prompt: {e}"), clip::FETCH))?
+            .map_err(|e| Error::model(dir, format!("cannot encode an empty prompt: {e}"), files::FETCH))?
             .len();
         let (before, behind) = surroundings(&inner)
             .map_err(|e| Error::model(dir, format!("cannot encode a prompt: {e}"), "fetch the tokenizer again"))?;
@@ -165,7 +166,7 @@ impl Tokenizer {
     pub fn with_cleaning(mut self, cleaning: Cleaning) -> Result<Self> {
         let is_other = self.kind == TokenizerKind::Clip && cleaning != Cleaning::Fast;
         let cleaner = is_other.then(|| Cleaner::new(&self.inner, cleaning)).transpose();
-        self.cleaner = cleaner.map_err(|e| Error::model(&self.dir, e.to_string(), clip::FETCH))?;
+        self.cleaner = cleaner.map_err(|e| Error::model(&self.dir, e.to_string(), files::FETCH))?;
         Ok(self)
     }
 
@@ -224,7 +225,7 @@ impl Tokenizer {
             "is incomplete: the vocabulary has {} tokens, and the text encoder's embedding has {rows} rows",
             self.vocab_size
         );
-        Err(Error::model(&self.dir, problem, clip::FETCH))
+        Err(Error::model(&self.dir, problem, files::FETCH))
     }
 
     /// Returns the maximum number of a prompt's tokens, without the special ones.

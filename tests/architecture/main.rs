@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 const FLOORS: &[&[&str]] = &[
     &["error", "memory", "guard", "aliases", "byte_size", "family"],
     &["tensor", "rng", "files", "tiles", "threads"],
-    &["scheduler", "image", "npy", "keys"],
-    &["metadata"],
+    &["scheduler", "image", "npy"],
+    &["metadata", "keys"],
     &["bundle", "session", "plot"],
     &["rewrite"],
     &["text", "vae", "denoise", "conditioner", "lora", "graph_cache", "quantize"],

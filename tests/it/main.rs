@@ -14,6 +14,7 @@ mod docs;
 mod engine;
 mod errors;
 mod graph_cache;
+mod input_images;
 mod layouts;
 mod lora;
 mod memory;

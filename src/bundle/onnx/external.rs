@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::{Component, Path, PathBuf};
 
-use super::{INCOMPLETE, frame, proto};
+use super::open_file::INCOMPLETE;
+use super::tensors::tensor_bytes;
+use super::{frame, proto};
 use crate::error::{Error, Result};
 use crate::files;
 
@@ -72,7 +74,7 @@ impl ExternalReference {
             }
         };
         let offset = number("offset")?.unwrap_or(0);
-        let length = number("length")?.unwrap_or_else(|| super::tensor_bytes(tensor));
+        let length = number("length")?.unwrap_or_else(|| tensor_bytes(tensor));
         let end =
             offset.checked_add(length).ok_or_else(|| bad(format!("offset {offset} + length {length} overflows")))?;
         Ok(Self { location: location.to_owned(), offset, end })

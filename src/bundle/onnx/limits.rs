@@ -5,7 +5,8 @@
 
 use std::path::Path;
 
-use super::{proto, tensor_bytes};
+use super::proto;
+use super::tensors::tensor_bytes;
 use crate::error::{Error, Result};
 use crate::tensor::{Dim, TensorInfo};
 

@@ -6,13 +6,14 @@ mod limits;
 mod module_weights;
 mod modules;
 mod norm;
+mod open_file;
 pub(crate) mod proto;
 mod retype;
 mod table;
+mod tensors;
 mod trace;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
@@ -22,11 +23,14 @@ pub(crate) use external::ExternalReference;
 pub use module_weights::{ModuleWeight, ModuleWeights};
 pub(crate) use module_weights::{map, relocate};
 pub use norm::LayerNorm;
+pub(super) use open_file::INCOMPLETE;
 pub use table::TokenTable;
 
 use crate::error::{Error, Result};
 use crate::files;
-use crate::tensor::{ByteEdit, DType, Dim, TensorInfo};
+use crate::tensor::{ByteEdit, DType, TensorInfo};
+use open_file::open_file;
+use tensors::{tensor_bytes, tensor_info};
 
 /// An operator's name and domain (empty for ONNX's own).
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -225,27 +229,6 @@ impl GraphFile {
     }
 }
 
-/// The hint for a broken link: the Hugging Face cache creates the link before the file.
-pub(super) const INCOMPLETE: &str = "the download is incomplete; fetch the model again";
-
-/// Opens a file, and distinguishes a broken link from a missing file.
-fn open_file(path: &Path) -> Result<File> {
-    let is_folder = || Error::model(path, "is a directory; expected a .onnx file", "give the path of the file in it");
-    let not_there = |e: std::io::Error| match (files::broken_link(path), e.kind()) {
-        (Some(reason), _) => Error::model(path, reason, INCOMPLETE),
-        (None, std::io::ErrorKind::NotFound) => Error::model(path, "no such file", "give the path of a .onnx file"),
-        // Windows does not open a folder.
-        _ if path.is_dir() => is_folder(),
-        _ => Error::io(path, "reading", e),
-    };
-    let file = files::open(path).map_err(not_there)?;
-    let metadata = file.metadata().map_err(|e| Error::io(path, "reading", e))?;
-    if metadata.is_dir() {
-        return Err(is_folder());
-    }
-    Ok(file)
-}
-
 /// The contents of a graph, including branches: operators, weights and upsampling.
 #[derive(Default)]
 struct GraphContents<'a> {
@@ -306,37 +289,4 @@ fn is_packed(node: &proto::NodeProto) -> bool {
 /// Normalizes ONNX's own domain, which has two spellings.
 fn domain(name: &str) -> String {
     if name == "ai.onnx" { String::new() } else { name.to_owned() }
-}
-
-fn tensor_info(value: &proto::ValueInfoProto) -> TensorInfo {
-    let tensor = value.r#type.as_ref().and_then(|t| t.tensor_type.as_ref());
-    let shape = tensor.and_then(|t| t.shape.as_ref());
-    TensorInfo {
-        name: value.name.clone(),
-        dtype: DType::from_onnx(tensor.map_or(0, |t| t.elem_type)),
-        shape: shape.map(|s| s.dim.iter().map(dim).collect()).unwrap_or_default(),
-    }
-}
-
-fn dim(d: &proto::Dimension) -> Dim {
-    match usize::try_from(d.dim_value) {
-        Ok(n) if n > 0 => Dim::Fixed(n),
-        _ => Dim::Free(d.dim_param.clone()),
-    }
-}
-
-/// Returns the size of a tensor's values in bytes, from its shape and type; 0 for strings.
-fn tensor_bytes(tensor: &proto::TensorProto) -> u64 {
-    let bits: u64 = match tensor.data_type {
-        2 | 3 | 9 | 17..=20 | 24 => 8,
-        4 | 5 | 10 | 16 => 16,
-        1 | 6 | 12 => 32,
-        7 | 11 | 13 | 14 => 64,
-        15 => 128,
-        21..=23 => 4,
-        25 | 26 => 2,
-        _ => 0,
-    };
-    let count = tensor.dims.iter().fold(1u64, |n, &d| n.saturating_mul(u64::try_from(d).unwrap_or(0)));
-    count.saturating_mul(bits).div_ceil(8)
 }

@@ -7,7 +7,9 @@ use std::path::Path;
 use memmap2::Mmap;
 
 use super::modules::WeightReader;
-use super::{GraphFile, domain, external, frame, modules, open_file, proto, tensor_bytes};
+use super::open_file::open_file;
+use super::tensors::tensor_bytes;
+use super::{GraphFile, domain, external, frame, modules, proto};
 use crate::error::{Error, Result};
 use crate::tensor::{DType, Weight, WeightLocation, WeightValues};
 

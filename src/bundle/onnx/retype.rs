@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
-use super::{frame, proto, tensor_info};
+use super::tensors::tensor_info;
+use super::{frame, proto};
 use crate::tensor::{ByteEdit, DType, TensorInfo};
 
 /// Returns the byte of the graph's file that has to change for a float32 input, for each integer input whose only use

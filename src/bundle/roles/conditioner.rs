@@ -1,6 +1,7 @@
 //! The signature of a graph for a condition.
 
-use super::{Unassigned, describe, fixed_batch, is_number};
+use super::tensor_forms::{describe, fixed_batch, is_number};
+use super::unassigned::Unassigned;
 use crate::bundle::component::Component;
 use crate::error::{Error, Result};
 use crate::tensor::TensorInfo;

@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use super::denoiser::down_block_number;
+use super::residuals::{down_block_number, takes_residuals};
+use super::switch::Switch;
 use super::table::Role;
-use super::{Switch, Unassigned, describe, fixed_batch, takes_residuals};
+use super::tensor_forms::{describe, fixed_batch};
+use super::unassigned::Unassigned;
 use crate::bundle::component::{Component, ComponentKind};
 use crate::error::{Error, Result};
 use crate::tensor::TensorInfo;

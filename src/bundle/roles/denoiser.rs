@@ -2,30 +2,16 @@
 
 use std::collections::BTreeMap;
 
-use super::role::{Filler, axis_length};
+use super::columns::Filler;
+use super::residuals::{Residuals, residuals};
+use super::switch::Switch;
 use super::table::Role;
+use super::tensor_forms::{axis_length, fixed_batch, output};
 use super::unassigned::{Unassigned, is_packed};
-use super::{Switch, fixed_batch, is_float, output};
 use crate::bundle::component::{Component, ComponentKind};
 use crate::bundle::json;
 use crate::error::Result;
 use crate::tensor::TensorInfo;
-
-/// The inputs for a ControlNet's residuals.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Residuals {
-    /// Those added to the skip connections, from the first to the last.
-    pub down: Vec<TensorInfo>,
-    /// The one added in the middle.
-    pub mid: Option<TensorInfo>,
-}
-
-impl Residuals {
-    /// True if there are none.
-    pub fn is_empty(&self) -> bool {
-        self.down.is_empty() && self.mid.is_none()
-    }
-}
 
 /// The inputs and the output of a denoiser by their roles.
 #[derive(Debug, Clone, PartialEq)]
@@ -165,19 +151,4 @@ impl DenoiserSignature {
         roles.extend(self.constants.iter().map(|s| (&s.input, format!("switch, {}", s.value))));
         roles
     }
-}
-
-/// Takes the residual inputs: their names differ by exporter, their order does not.
-fn residuals(inputs: &mut Unassigned<'_>) -> Residuals {
-    let is_mid = |t: &TensorInfo| is_float(t, 4) && t.name.starts_with("mid_block");
-    let mid = inputs.only(is_mid);
-    let down = inputs.all(|t| if is_float(t, 4) { down_block_number(&t.name) } else { None });
-    Residuals { down: down.into_iter().map(|(_, t)| t).collect(), mid }
-}
-
-/// The number in a name such as `down_block_3_additional_residual`, `down_block_3` or `down_block_additional_residual_3`.
-pub(super) fn down_block_number(name: &str) -> Option<usize> {
-    let rest = name.strip_prefix("down_block")?;
-    let digits: String = rest.chars().skip_while(|c| !c.is_ascii_digit()).take_while(char::is_ascii_digit).collect();
-    digits.parse().ok()
 }

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::role::{ByShape, ElementTypes, Filler, InputAxis, RoleRow, axis_length};
+use super::columns::{ElementTypes, Filler, InputAxis};
+use super::tensor_forms::axis_length;
 use crate::bundle::component::ComponentKind;
 use crate::bundle::component::ComponentKind::{
     ControlNet, TextEncoder, TextEncoder2, TextEncoder3, TinyVaeDecoder, Transformer, Unet, VaeDecoder, VaeEncoder,
@@ -10,6 +11,79 @@ use crate::bundle::component::ComponentKind::{
 };
 use crate::tensor::{DType, Dim, TensorInfo};
 use InputAxis::{Channels, Features, Height, ImageTokens, PixelHeight, PixelWidth, Rows, Tokens, Values, Width};
+
+/// A row of the table: everything about a role but the values that fill it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct RoleRow {
+    pub role: Role,
+    /// The word for it in `[model.NAME] inputs`.
+    pub word: &'static str,
+    /// The names that exporters give such an input, the usual one first; the word is one of them.
+    pub names: &'static [&'static str],
+    /// The description that `ldm-ort inspect` prints.
+    pub description: &'static str,
+    /// The graphs whose inputs may be given the role by its word.
+    pub graphs: &'static [ComponentKind],
+    pub elements: ElementTypes,
+    pub axes: &'static [InputAxis],
+    /// The axes beside a packed sample, if they are others.
+    pub packed_axes: &'static [InputAxis],
+    /// The number of leading axes that a graph may leave out.
+    pub optional_axes: usize,
+    /// The role without which this one is not filled.
+    pub needs: Option<Role>,
+    /// Recognizes an input by its shape if no name does; `None` if names alone do.
+    pub by_shape: Option<ByShape>,
+    /// True if the value is the same for all rows of a batch; else the input has a row for each image in each branch of
+    /// the guidance.
+    pub is_shared: bool,
+    pub filler: Filler,
+    /// The constant that fills the input if the task and the conditions have no value for it; `None` if it is required.
+    pub default: Option<f32>,
+    /// The hint of the error about an input that has one of the names, but not the form.
+    pub hint: Option<&'static str>,
+}
+
+/// Recognizes the input of a role among those that have its form; receives the roles found so far.
+type ByShape = fn(&TensorInfo, &BTreeMap<Role, TensorInfo>) -> bool;
+
+impl RoleRow {
+    /// The axes of the input, the leading optional ones included.
+    pub fn axes(&self, is_packed: bool) -> &'static [InputAxis] {
+        if is_packed && !self.packed_axes.is_empty() { self.packed_axes } else { self.axes }
+    }
+
+    /// True if an input has the form of this role.
+    pub fn fits(&self, info: &TensorInfo, is_packed: bool) -> bool {
+        let axes = self.axes(is_packed);
+        let ranks = axes.len() - self.optional_axes..=axes.len();
+        let fits_axis = |(axis, dim): (&InputAxis, &Dim)| match axis {
+            InputAxis::Values(length) => dim.fixed().is_none_or(|fixed| fixed == *length),
+            _ => true,
+        };
+        self.elements.hold(info)
+            && ranks.contains(&info.shape.len())
+            && axes.iter().rev().zip(info.shape.iter().rev()).all(fits_axis)
+    }
+
+    /// The meaning of each axis of an input of this role, as many as it has.
+    pub fn axes_of(&self, info: &TensorInfo, is_packed: bool) -> &'static [InputAxis] {
+        let axes = self.axes(is_packed);
+        axes.get(axes.len().saturating_sub(info.shape.len())..).unwrap_or_default()
+    }
+
+    /// The form for error messages, such as `float, [n, c, h, w]`.
+    pub fn form(&self, is_packed: bool) -> String {
+        let axes = self.axes(is_packed);
+        let full: Vec<String> = axes.iter().map(ToString::to_string).collect();
+        let shape = match (self.optional_axes, axes) {
+            (0, _) => format!("[{}]", full.join(", ")),
+            (_, [InputAxis::Rows]) => "[], [1] or [n]".to_owned(),
+            (optional, _) => format!("[{}] or [{}]", full[optional..].join(", "), full.join(", ")),
+        };
+        format!("{}, {shape}", self.elements.describe())
+    }
+}
 
 /// The values of the columns that a row leaves out.
 const ROW: RoleRow = RoleRow {
@@ -269,6 +343,23 @@ roles! {
     }
 }
 
+impl Role {
+    /// The word for it in `[model.NAME] inputs`.
+    pub fn word(self) -> &'static str {
+        self.row().word
+    }
+
+    /// The names by which its input is recognized, the usual one first.
+    pub fn names(self) -> &'static [&'static str] {
+        self.row().names
+    }
+
+    /// The description that `ldm-ort inspect` prints.
+    pub fn description(self) -> &'static str {
+        self.row().description
+    }
+}
+
 const POSITIONS_HINT: &str = "position ids are run as Flux has them: img_ids and txt_ids, three numbers a token, beside a \
                               sample that is a sequence of tokens";
 
@@ -285,35 +376,6 @@ fn is_mask_of_context(info: &TensorInfo, found: &BTreeMap<Role, TensorInfo>) -> 
 /// Recognizes Stable Diffusion XL's five or six numbers.
 fn has_sizes(info: &TensorInfo, _: &BTreeMap<Role, TensorInfo>) -> bool {
     matches!(info.shape.as_slice(), [_, Dim::Fixed(5 | 6)]) && info.dtype != DType::Bool
-}
-
-/// Boolean inputs that tracing leaves behind, with the values they receive.
-pub(super) const CONSTANTS: [(&str, bool); 6] = [
-    ("return_dict", false),
-    ("output_hidden_states", true),
-    ("output_attentions", false),
-    ("use_cache", false),
-    ("training", false),
-    ("sample_posterior", false),
-];
-
-const BUILT_IN_CONTROL_NET: &str =
-    "this graph has its control network built in, which is not run; export the two apart";
-
-/// Names of inputs that no role fills, with what to do about them.
-const UNSUPPORTED: [(&str, &str); 6] = [
-    ("controlnet_images", BUILT_IN_CONTROL_NET),
-    ("controlnet_conds", BUILT_IN_CONTROL_NET),
-    ("controlnet_scales", BUILT_IN_CONTROL_NET),
-    ("conditioning_scales", BUILT_IN_CONTROL_NET),
-    ("image_embeds", "image prompts (IP-Adapter) are not run; export the model without them"),
-    ("input_embeddings", "this text encoder wants the embedding table outside; export it with input_ids"),
-];
-
-/// A hint about an input that has a known name and that nothing fills.
-pub(super) fn hint(name: &str) -> Option<&'static str> {
-    let of_role = || rows().find_map(|row| row.hint.filter(|_| row.names.contains(&name)));
-    UNSUPPORTED.iter().find(|(known, _)| *known == name).map(|&(_, hint)| hint).or_else(of_role)
 }
 
 /// The table, in the order of [`Role::ALL`].

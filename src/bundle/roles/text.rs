@@ -1,7 +1,9 @@
 //! The signature of a text encoder.
 
+use super::switch::Switch;
 use super::table::Role;
-use super::{Switch, Unassigned, describe, fixed_batch, is_float};
+use super::tensor_forms::{describe, fixed_batch, is_float};
+use super::unassigned::Unassigned;
 use crate::bundle::component::{Component, ComponentKind};
 use crate::error::{Error, Result};
 use crate::tensor::{Dim, TensorInfo};

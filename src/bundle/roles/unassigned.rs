@@ -2,12 +2,23 @@
 
 use std::collections::BTreeMap;
 
-use super::role::RoleRow;
-use super::table::{self, CONSTANTS, Role};
-use super::{Switch, describe, role_words};
+use super::input_hints::hint;
+use super::switch::Switch;
+use super::table::{self, Role, RoleRow, role_words};
+use super::tensor_forms::describe;
 use crate::bundle::component::{Component, ComponentKind};
 use crate::error::{Error, Result};
 use crate::tensor::{DType, TensorInfo};
+
+/// Boolean inputs that tracing leaves behind, with the values they receive.
+const CONSTANTS: [(&str, bool); 6] = [
+    ("return_dict", false),
+    ("output_hidden_states", true),
+    ("output_attentions", false),
+    ("use_cache", false),
+    ("training", false),
+    ("sample_posterior", false),
+];
 
 /// The inputs of a graph that have no role yet.
 pub(super) struct Unassigned<'a> {
@@ -113,7 +124,7 @@ impl<'a> Unassigned<'a> {
         if let Err(error) = self.check_role_map() {
             return error;
         }
-        let known = self.component.graph.inputs.iter().find_map(|i| table::hint(&i.name));
+        let known = self.component.graph.inputs.iter().find_map(|i| hint(&i.name));
         Error::model(
             &self.component.graph.path,
             format!(
@@ -157,7 +168,7 @@ impl<'a> Unassigned<'a> {
             return Ok(());
         }
         let left: Vec<TensorInfo> = self.left.iter().map(|i| (*i).clone()).collect();
-        let known = left.iter().find_map(|i| table::hint(&i.name));
+        let known = left.iter().find_map(|i| hint(&i.name));
         Err(Error::model(
             &self.component.graph.path,
             format!(

@@ -1,7 +1,9 @@
 //! The signatures of the VAE decoder and the VAE encoder.
 
+use super::switch::Switch;
 use super::table::Role;
-use super::{Switch, Unassigned, fixed_batch, output};
+use super::tensor_forms::{fixed_batch, output};
+use super::unassigned::Unassigned;
 use crate::bundle::component::{Component, ComponentKind};
 use crate::bundle::json;
 use crate::error::{Error, Result};

@@ -31,29 +31,29 @@ pub struct CacheArgs {
 /// The actions of `ldm-ort cache`.
 #[derive(Debug, Clone, Subcommand)]
 pub enum CacheAction {
-    /// Lists the optimized graphs: component, sizes, size on disk, last use, and the graph that each was made from.
+    /// Lists the optimized graphs: component, sizes, size on disk, last use, and source graph.
     List {
-        /// Prints JSON.
+        /// Print JSON.
         #[arg(long)]
         json: bool,
     },
-    /// Reads every optimized graph, and every model file whose digest is cached, and compares them with their checksums.
-    /// Prints a line for each. Damaged graphs are removed, and the next run makes them again; the exit code is 1 then.
+    /// Compares every optimized graph, and every model file whose digest is cached, with its checksum, and prints a line for
+    /// each. Removes damaged graphs, which the next run optimizes again; the exit code is then 1.
     Verify {
-        /// Prints JSON.
+        /// Print JSON.
         #[arg(long)]
         json: bool,
     },
-    /// Removes optimized graphs, the least recently used first, until the cache has at most this size. Graphs that a
-    /// running process uses are not removed.
+    /// Removes optimized graphs, the least recently used first, until the cache has at most this size. Graphs in use by a
+    /// running process stay.
     Trim {
         /// The size, such as "20 GB".
         #[arg(long, value_name = "SIZE", value_parser = size)]
         to: u64,
     },
-    /// Removes the optimized graphs; the next run makes those that it needs.
+    /// Removes the optimized graphs; the next run optimizes those that it needs.
     Clear {
-        /// Only remove those whose graph is gone, or that were made for another CPU.
+        /// Only remove those whose source graph no longer exists, or that were optimized for another CPU.
         #[arg(long)]
         stale: bool,
     },
@@ -62,23 +62,22 @@ pub enum CacheAction {
 /// `ldm-ort quantize`.
 #[derive(Debug, Clone, Args)]
 pub struct QuantizeArgs {
-    /// The model directory, with graphs in float32. It stays as it is.
+    /// The model directory, with graphs in float32. It is not changed.
     #[arg(value_name = "DIR", value_hint = ValueHint::DirPath, value_parser = path())]
     pub model: PathBuf,
-    /// The weights' form: half (half precision) or int8 (blocks of 64 8-bit numbers, each with a scale), widened
-    /// as the graph runs, node by node, with arithmetic in float32; or dynamic-int8, those of matrix products in 8 bits
-    /// with a scale a column, and the products made in 8 bits: faster products on CPUs with VNNI, and further off.
-    #[arg(long, value_name = "FORM")]
+    /// The weight format: half (half precision) or int8 (blocks of 64 8-bit values, each with a scale), both dequantized node by
+    /// node at run time, with float32 arithmetic; or dynamic-int8 (8-bit weights of matrix products with a scale per
+    /// column, and 8-bit products), which is faster on CPUs with VNNI and less exact.
+    #[arg(long, value_name = "FORMAT")]
     pub weights: String,
-    /// A component whose weights are stored so, such as unet; may be given several times. Without it, the denoiser and
-    /// the text encoders.
+    /// A component to quantize, such as unet [default: the denoiser and the text encoders]. Can be repeated.
     #[arg(long, value_name = "NAME")]
     pub component: Vec<String>,
-    /// The model directory that is written, which must not be there yet.
+    /// The model directory to write, which must not exist yet.
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, value_parser = path())]
     pub output: PathBuf,
-    /// Prints a JSON list on stdout: for each graph bytes before and after, how many tensors, the largest and the
-    /// relative error of the weights, and which tensors stay float32.
+    /// Print a JSON list on stdout: for each graph its bytes before and after, the number of quantized tensors, the largest and
+    /// the relative error of their weights, and the tensors that stay float32.
     #[arg(long)]
     pub json: bool,
 }
@@ -86,7 +85,7 @@ pub struct QuantizeArgs {
 /// `ldm-ort runtime`.
 #[derive(Debug, Clone, Args)]
 pub struct RuntimeArgs {
-    /// The action; without one, prints which library is used.
+    /// The action; without one, prints the library in use.
     #[command(subcommand)]
     pub action: Option<RuntimeAction>,
 }
@@ -94,9 +93,9 @@ pub struct RuntimeArgs {
 /// The actions of `ldm-ort runtime`.
 #[derive(Debug, Clone, Subcommand)]
 pub enum RuntimeAction {
-    /// Fetches a build of ONNX Runtime into the cache ahead of time.
+    /// Downloads a build of ONNX Runtime into the cache.
     Install {
-        /// The build: for the CPU alone, for NVIDIA's cards too, for Intel's CPUs and cards.
+        /// The build: for CPUs, for CPUs and NVIDIA's GPUs, or for Intel's CPUs and GPUs.
         #[arg(value_parser = PossibleValuesParser::new(Flavor::ALL.map(Flavor::name)).try_map(flavor))]
         build: Flavor,
     },
@@ -122,6 +121,6 @@ pub struct CompletionsArgs {
 /// `ldm-ort man`.
 #[derive(Debug, Clone, Args)]
 pub struct ManArgs {
-    /// The command whose page is printed, such as `run`; without one, that of `ldm-ort` itself.
+    /// The command to print the page of, such as `run` [default: `ldm-ort` itself].
     pub command: Option<String>,
 }

@@ -13,26 +13,26 @@ use crate::spec::Overrides;
 /// `ldm-ort run`.
 #[derive(Debug, Clone, Args)]
 pub struct RunArgs {
-    /// The pipeline file, or - for standard input; or a model directory, whose first possible task is run with the
-    /// model's defaults and whose images go to ./outputs.
+    /// The pipeline file, or - for standard input; or a model directory, to run its first task with the model's defaults and
+    /// write images to ./outputs.
     #[arg(value_name = "PIPELINE.toml|MODEL_DIR", value_hint = ValueHint::AnyPath, value_parser = path())]
     #[arg(required_unless_present = "from", conflicts_with = "from")]
     pub pipeline: Option<PathBuf>,
-    /// Runs the pipeline recorded in an image that this program made, to make the same image again.
+    /// Run the pipeline recorded in an image of this program, to make the same image again.
     #[arg(long, value_name = "IMAGE", value_hint = ValueHint::FilePath, value_parser = path())]
     pub from: Option<PathBuf>,
-    /// With --from: the model directory, if it is not where the record says. The run says if its files are others.
+    /// With --from: the model directory, if it has moved. The run warns if its files differ.
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, value_parser = path(), requires = "from")]
     pub model: Option<PathBuf>,
-    /// With --from: a file that the record names, if it is not there, by its key in the record, such as
-    /// control.0.image=edges.png or lora.0.path=style.safetensors.
+    /// With --from: the path of an input file that has moved, by its key in the record, such as control.0.image=edges.png or
+    /// lora.0.path=style.safetensors.
     #[arg(long, value_name = "KEY=PATH", requires = "from")]
     pub input: Vec<String>,
-    /// Reads more prompts from a text file, or - for standard input: one per line, after those of --prompt. Blank lines
-    /// are skipped, and so are spaces around a prompt.
+    /// A text file with more prompts, or - for standard input: one per line, after those of --prompt. Blank lines and spaces
+    /// around a prompt are ignored.
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, value_parser = path())]
     pub prompts_file: Option<PathBuf>,
-    /// Starts every prompt from the same seeds: image i of each prompt has seed + i.
+    /// Start every prompt from the same seed: image i of each prompt has seed + i.
     #[arg(long, conflicts_with = "from")]
     pub same_seed: bool,
     /// Runs the pipeline once for each of these values, with the same seeds; several times for all combinations. The key
@@ -41,29 +41,27 @@ pub struct RunArgs {
     /// their values, one per prompt, is written next to them; its name ends in -sweep.
     #[arg(long, value_name = "KEY=VALUE,VALUE", conflicts_with = "from")]
     pub sweep: Vec<String>,
-    /// The format of the images. Each holds the record for --from: PNG in text chunks, JPEG and WebP in EXIF data.
+    /// The image format. Each holds the record for --from: PNG in text chunks, JPEG and WebP in EXIF data.
     #[arg(long, value_name = "FORMAT", default_value = "png")]
     pub format: Format,
     /// The quality of JPEG images [default: 90]. WebP and PNG images are lossless.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=100))]
     pub quality: Option<u8>,
-    /// The names of the images without their extension, with the fields {prompt}, {seed} and {index} [default:
-    /// {prompt}-{seed}]. A name that is taken gets a number.
+    /// The images' file names without extension, with the fields {prompt}, {seed} and {index} [default: {prompt}-{seed}]. If
+    /// the file exists, a number is added.
     #[arg(long, value_name = "PATTERN")]
     pub name: Option<String>,
-    /// Writes the final latents of all images here, float32 [n, c, h/f, w/f], before they are divided by the
-    /// scaling factor.
+    /// A file for the final latents of all images, float32 [n, c, h/f, w/f], before they are divided by the scaling factor.
     #[arg(long, value_name = "F.npy", value_hint = ValueHint::FilePath, value_parser = path())]
     pub save_latents: Option<PathBuf>,
-    /// Prints one JSON object an image on stdout, and nothing else there.
+    /// Print one JSON object per image on stdout, and nothing else there.
     #[arg(long)]
     pub json: bool,
-    /// Says on stderr what each graph and each part of the run takes of the memory. On Linux only.
+    /// Print the memory of each graph and each part of the run on stderr (Linux only).
     #[arg(long)]
     pub memory: bool,
-    /// Makes each image a second time with every evaluation of the model, and prints how alike the two are (PSNR in
-    /// dB, SSIM) beside the seconds of both; for pipelines with [cache.NAME] or guidance_interval. The second image
-    /// has -full at the end of its name.
+    /// For pipelines with [cache.NAME] or guidance_interval: also make each image with every evaluation of the model, as
+    /// NAME-full, and print PSNR in dB, SSIM and the seconds of both.
     #[arg(long)]
     pub compare: bool,
     /// The flags that override the pipeline file's keys. Last, since the heading of these flags holds for all that follow.

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{KEYS, KeyType};
+use super::{KEYS, KeyType, definitions};
 use crate::bundle::ComponentKind;
 use crate::denoise::cache::{self, CacheParameterType};
 use crate::family::Family;
@@ -12,7 +12,7 @@ use crate::session::PROVIDERS;
 use crate::task::{TASKS, TaskEntry};
 
 /// Makes a JSON schema (draft 2020-12) of pipeline.toml for editors. It has the current names of keys only, and the types of
-/// their values; `ldm-ort check` checks ranges and what goes together.
+/// their values; `ldm-ort check` checks ranges and what goes together. Tables that repeat are in `$defs`.
 pub(crate) fn json_schema() -> Value {
     let mut properties = model_tables();
     let stages = {
@@ -21,7 +21,7 @@ pub(crate) fn json_schema() -> Value {
         json!({"type": "array", "items": table(stage)})
     };
     properties.insert("stage".into(), stages);
-    let mut schema = table(properties);
+    let mut schema = definitions::share(table(properties));
     schema["$schema"] = json!("https://json-schema.org/draft/2020-12/schema");
     schema["title"] = json!("pipeline.toml of ldm-ort");
     schema["required"] = json!(["model", "task"]);

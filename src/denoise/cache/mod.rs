@@ -10,6 +10,7 @@
 
 mod deepcache;
 mod easycache;
+mod method;
 mod parameters;
 mod residuals;
 mod spectrum;
@@ -18,72 +19,15 @@ mod ucache;
 use super::{Call, Denoiser};
 use crate::error::Result;
 
-pub use parameters::{CacheParameter, CacheParameterType, CacheParameterValue, StepCache};
-
-/// One row of the table of caching methods.
-#[derive(Debug)]
-pub struct CacheMethodEntry {
-    /// The name in pipeline.toml, such as `easycache`.
-    pub name: &'static str,
-    /// One sentence about the method, with its publication.
-    pub about: &'static str,
-    /// True if its decisions depend on the image. Images are then denoised one at a time, so that none depends on its
-    /// neighbors in a batch.
-    pub depends_on_image: bool,
-    /// True if skipped steps evaluate the shallow layers of a UNet, cut at the key `branch`.
-    pub runs_shallow_layers: bool,
-    /// Its parameters, in the order of their listing.
-    pub keys: &'static [CacheParameter],
-    build: fn(&StepCache) -> Box<dyn CacheMethod>,
-}
-
-impl PartialEq for CacheMethodEntry {
-    fn eq(&self, other: &Self) -> bool {
-        self.name == other.name
-    }
-}
+use method::{CacheMethod, EvaluationPosition};
+pub use method::{CacheMethodEntry, StepCache};
+pub use parameters::{CacheParameter, CacheParameterType, CacheParameterValue};
 
 static TABLE: &[CacheMethodEntry] = &[easycache::ENTRY, ucache::ENTRY, spectrum::ENTRY, deepcache::ENTRY];
 
 /// Returns all methods.
 pub fn table() -> &'static [CacheMethodEntry] {
     TABLE
-}
-
-/// The position of a model evaluation in a run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct EvaluationPosition {
-    /// The step's index, counted from 0.
-    step: usize,
-    /// The steps of the run.
-    steps: usize,
-    /// The index of the evaluation within its step, counted from 0.
-    evaluation: usize,
-}
-
-impl EvaluationPosition {
-    fn new(call: Call) -> Self {
-        Self { step: call.step(), steps: call.steps(), evaluation: call.index % call.order.max(1) }
-    }
-}
-
-/// A caching method in a run: decides which steps are computed, and predicts the output of the others.
-///
-/// `sample` is the model's input, `prediction` the guided prediction, both flat, all images of the batch one after the
-/// other. A prediction is longer than its sample if the model predicts variances too.
-trait CacheMethod {
-    /// Returns true if this step can skip the full model. Called once per step, at its first evaluation.
-    fn should_skip(&mut self, at: EvaluationPosition, sample: &[f32]) -> bool;
-
-    /// Writes the forecast of a skipped evaluation to `prediction`. Returns `false` if there is none; then the
-    /// evaluation is computed, by the shallow layers alone if the denoiser has them.
-    fn forecast(&self, at: EvaluationPosition, sample: &[f32], prediction: &mut [f32]) -> bool;
-
-    /// Records a computed prediction.
-    fn observe(&mut self, at: EvaluationPosition, sample: &[f32], prediction: &[f32]);
-
-    /// Clears all recorded predictions, since the following ones are not comparable.
-    fn clear(&mut self);
 }
 
 /// A denoiser that skips evaluations of another by a caching method.

@@ -1,6 +1,6 @@
 //! Traces the operands of an attention back to their origin, and its result forward to its final layout.
 
-use super::Walk;
+use super::walk::Walk;
 use crate::bundle::proto::NodeProto;
 use crate::rewrite::indexed_graph::{input, int, ints, is, output};
 use crate::rewrite::length::Length;

@@ -1,6 +1,6 @@
 //! The output shapes of operators whose output may be larger than all of their inputs.
 
-use super::{KnownValue, TensorFact};
+use super::tensor_fact::{KnownValue, TensorFact};
 use crate::bundle::proto::NodeProto;
 use crate::rewrite::indexed_graph::{int, ints, text};
 use crate::rewrite::length::{Length, Unknowns};

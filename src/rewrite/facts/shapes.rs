@@ -2,8 +2,9 @@
 
 use std::collections::HashMap;
 
+use super::tensor_fact::{KnownValue, TensorFact};
 use super::values::sliced;
-use super::{KnownValue, TensorFact, generated};
+use super::{generated, windows};
 use crate::bundle::proto::NodeProto;
 use crate::rewrite::indexed_graph::{int, ints, text};
 use crate::rewrite::length::{Length, Unknowns};
@@ -96,106 +97,32 @@ const BROADCAST: &[&str] = &[
 pub fn shape(node: &NodeProto, inputs: &[TensorFact], unknowns: &mut Unknowns) -> Option<Vec<Length>> {
     let of = |at: usize| inputs.get(at)?.shape.as_deref();
     let whole = |at: usize| inputs.get(at)?.value.as_ref()?.whole();
-    let first = || of(0).map(<[Length]>::to_vec);
     match node.op_type.as_str() {
-        operator if SAME.contains(&operator) => first(),
-        operator if BROADCAST.contains(&operator) => {
-            let mut shape = Vec::new();
-            for fact in inputs {
-                shape = broadcast(&shape, fact.shape.as_deref()?, unknowns);
-            }
-            Some(shape)
-        }
+        operator if SAME.contains(&operator) => of(0).map(<[Length]>::to_vec),
+        operator if BROADCAST.contains(&operator) => broadcast_all(inputs, unknowns),
         "Shape" => Some(vec![Length::from(i64::try_from(of(0)?.len()).ok()?)]),
         "Size" => Some(Vec::new()),
         "Reshape" => reshape(of(0)?, whole(1)?, int(node, "allowzero") == Some(1)),
-        "Transpose" => {
-            let shape = of(0)?;
-            match ints(node, "perm") {
-                None => Some(shape.iter().rev().cloned().collect()),
-                Some(order) => order.iter().map(|&at| shape.get(usize::try_from(at).ok()?).cloned()).collect(),
-            }
-        }
+        "Transpose" => transpose(of(0)?, ints(node, "perm")),
         "Unsqueeze" => unsqueeze(of(0)?, &axes(node, inputs, 1)?),
-        "Squeeze" => {
-            let (shape, axes) = (of(0)?, axes(node, inputs, 1)?);
-            let axes: Vec<usize> = axes.iter().map(|&a| axis(a, shape.len())).collect::<Option<_>>()?;
-            Some(shape.iter().enumerate().filter(|(at, _)| !axes.contains(at)).map(|(_, n)| n.clone()).collect())
-        }
-        "Concat" => {
-            let at = axis(int(node, "axis")?, of(0)?.len())?;
-            let mut shape = first()?;
-            for fact in inputs.get(1..)? {
-                let other = fact.shape.as_deref()?;
-                for (index, (own, more)) in shape.iter_mut().zip(other).enumerate() {
-                    if index == at {
-                        *own = own.plus(more)?;
-                    } else if own.number().is_none() && more.number().is_some() {
-                        *own = more.clone();
-                    }
-                }
-            }
-            Some(shape)
-        }
-        "Gather" => {
-            let (data, indices) = (of(0)?, of(1)?);
-            let at = axis(int(node, "axis").unwrap_or(0), data.len())?;
-            Some([data.get(..at)?, indices, data.get(at + 1..)?].concat())
-        }
+        "Squeeze" => squeeze(of(0)?, &axes(node, inputs, 1)?),
+        "Concat" => concat(int(node, "axis")?, inputs),
+        "Gather" => gather(of(0)?, of(1)?, int(node, "axis").unwrap_or(0)),
         "Slice" => slice(node, inputs, unknowns),
         "MatMul" | "MatMulInteger" => matmul(of(0)?, of(1)?, unknowns),
-        "Gemm" => {
-            let side = |at: usize, flag: &str, own: usize| {
-                let turned = usize::from(int(node, flag).unwrap_or(0) != 0);
-                of(at)?.get(own ^ turned).cloned()
-            };
-            Some(vec![side(0, "transA", 0)?, side(1, "transB", 1)?])
-        }
-        "Expand" => {
-            let (shape, to) = (of(0)?, whole(1)?);
-            let mut expanded = broadcast(shape, to, unknowns);
-            // Of two unknown lengths, the target is the result: any other than 1 would not be expanded.
-            for ((length, own), to) in expanded.iter_mut().rev().zip(shape.iter().rev()).zip(to.iter().rev()) {
-                if own.number().is_none() && to.number().is_none() {
-                    *length = to.clone();
-                }
-            }
-            Some(expanded)
-        }
+        "Gemm" => gemm(node, of(0)?, of(1)?),
+        "Expand" => Some(expand(of(0)?, whole(1)?, unknowns)),
         "Einsum" => einsum(text(node, "equation")?, inputs, unknowns),
         "Pad" => pad(node, inputs, unknowns),
-        "Conv" => {
-            let [batch, _, lengths @ ..] = of(0)? else { return None };
-            let [channels, _, kernel @ ..] = of(1)? else { return None };
-            let kernel: Vec<i64> = kernel.iter().map(Length::number).collect::<Option<_>>()?;
-            Some([[batch.clone(), channels.clone()].to_vec(), windows(node, lengths, &kernel, unknowns)?].concat())
-        }
-        "AveragePool" | "MaxPool" | "LpPool" if int(node, "ceil_mode").unwrap_or(0) == 0 => {
-            let (kept, lengths) = of(0)?.split_at_checked(2)?;
-            Some([kept.to_vec(), windows(node, lengths, ints(node, "kernel_shape")?, unknowns)?].concat())
-        }
-        "Resize" | "Upsample" => resize(node, inputs, unknowns),
-        "Flatten" => {
-            let shape = of(0)?;
-            let at = usize::try_from(int(node, "axis").unwrap_or(1)).ok().filter(|&at| at <= shape.len())?;
-            Some(vec![Length::product(shape.get(..at)?)?, Length::product(shape.get(at..)?)?])
-        }
+        "Conv" => windows::convolution(node, of(0)?, of(1)?, unknowns),
+        "AveragePool" | "MaxPool" | "LpPool" => windows::pool(node, of(0)?, unknowns),
+        "Resize" | "Upsample" => windows::resize(node, inputs, unknowns),
+        "Flatten" => flatten(of(0)?, int(node, "axis").unwrap_or(1)),
         "ArgMax" | "ArgMin" => {
-            let mut shape = first()?;
-            let at = axis(int(node, "axis").unwrap_or(0), shape.len())?;
-            match int(node, "keepdims").unwrap_or(1) {
-                0 => drop(shape.remove(at)),
-                _ => *shape.get_mut(at)? = Length::from(1),
-            }
-            Some(shape)
+            reduce(of(0)?, &[int(node, "axis").unwrap_or(0)], int(node, "keepdims").unwrap_or(1) != 0)
         }
         "ReduceMean" | "ReduceSum" | "ReduceMax" | "ReduceMin" | "ReduceProd" | "ReduceL2" | "ReduceSumSquare" => {
-            let shape = of(0)?;
-            let axes: Vec<usize> =
-                axes(node, inputs, 1)?.iter().map(|&a| axis(a, shape.len())).collect::<Option<_>>()?;
-            let keeps = int(node, "keepdims").unwrap_or(1) != 0;
-            let kept = shape.iter().enumerate().filter(|(at, _)| keeps || !axes.contains(at));
-            Some(kept.map(|(at, n)| if axes.contains(&at) { Length::from(1) } else { n.clone() }).collect())
+            reduce(of(0)?, &axes(node, inputs, 1)?, int(node, "keepdims").unwrap_or(1) != 0)
         }
         _ => generated::shape(node, inputs, unknowns),
     }
@@ -255,6 +182,70 @@ fn broadcast(left: &[Length], right: &[Length], unknowns: &mut Unknowns) -> Vec<
         (None, None) => Length::from(1),
     };
     (0..rank).map(&mut join).collect()
+}
+
+/// Returns the shape to which all inputs broadcast.
+fn broadcast_all(inputs: &[TensorFact], unknowns: &mut Unknowns) -> Option<Vec<Length>> {
+    let mut shape = Vec::new();
+    for fact in inputs {
+        shape = broadcast(&shape, fact.shape.as_deref()?, unknowns);
+    }
+    Some(shape)
+}
+
+fn expand(shape: &[Length], to: &[Length], unknowns: &mut Unknowns) -> Vec<Length> {
+    let mut expanded = broadcast(shape, to, unknowns);
+    // Of two unknown lengths, the target is the result: any other than 1 would not be expanded.
+    for ((length, own), to) in expanded.iter_mut().rev().zip(shape.iter().rev()).zip(to.iter().rev()) {
+        if own.number().is_none() && to.number().is_none() {
+            *length = to.clone();
+        }
+    }
+    expanded
+}
+
+fn transpose(shape: &[Length], order: Option<&[i64]>) -> Option<Vec<Length>> {
+    match order {
+        None => Some(shape.iter().rev().cloned().collect()),
+        Some(order) => order.iter().map(|&at| shape.get(usize::try_from(at).ok()?).cloned()).collect(),
+    }
+}
+
+fn concat(at: i64, inputs: &[TensorFact]) -> Option<Vec<Length>> {
+    let mut shape = inputs.first()?.shape.clone()?;
+    let at = axis(at, shape.len())?;
+    for fact in inputs.get(1..)? {
+        let other = fact.shape.as_deref()?;
+        for (index, (own, more)) in shape.iter_mut().zip(other).enumerate() {
+            if index == at {
+                *own = own.plus(more)?;
+            } else if own.number().is_none() && more.number().is_some() {
+                *own = more.clone();
+            }
+        }
+    }
+    Some(shape)
+}
+
+fn gather(data: &[Length], indices: &[Length], at: i64) -> Option<Vec<Length>> {
+    let at = axis(at, data.len())?;
+    Some([data.get(..at)?, indices, data.get(at + 1..)?].concat())
+}
+
+fn flatten(shape: &[Length], at: i64) -> Option<Vec<Length>> {
+    let at = usize::try_from(at).ok().filter(|&at| at <= shape.len())?;
+    Some(vec![Length::product(shape.get(..at)?)?, Length::product(shape.get(at..)?)?])
+}
+
+/// Returns the shape without some axes, or with length 1 along them if `keeps`.
+fn reduce(shape: &[Length], axes: &[i64], keeps: bool) -> Option<Vec<Length>> {
+    let axes: Vec<usize> = axes.iter().map(|&a| axis(a, shape.len())).collect::<Option<_>>()?;
+    let kept = shape.iter().enumerate().filter(|(at, _)| keeps || !axes.contains(at));
+    Some(kept.map(|(at, n)| if axes.contains(&at) { Length::from(1) } else { n.clone() }).collect())
+}
+
+fn squeeze(shape: &[Length], axes: &[i64]) -> Option<Vec<Length>> {
+    reduce(shape, axes, false)
 }
 
 fn reshape(shape: &[Length], to: &[Length], zero_is_zero: bool) -> Option<Vec<Length>> {
@@ -327,6 +318,14 @@ fn pad(node: &NodeProto, inputs: &[TensorFact], unknowns: &mut Unknowns) -> Opti
     Some(shape.iter().enumerate().map(|place| padded(place).unwrap_or_else(|| unknowns.fresh())).collect())
 }
 
+fn gemm(node: &NodeProto, left: &[Length], right: &[Length]) -> Option<Vec<Length>> {
+    let side = |shape: &[Length], flag: &str, own: usize| {
+        let turned = usize::from(int(node, flag).unwrap_or(0) != 0);
+        shape.get(own ^ turned).cloned()
+    };
+    Some(vec![side(left, "transA", 0)?, side(right, "transB", 1)?])
+}
+
 fn matmul(left: &[Length], right: &[Length], unknowns: &mut Unknowns) -> Option<Vec<Length>> {
     let ([before @ .., rows, _], [behind @ .., _, columns]) = (left, right) else { return None };
     let mut shape = broadcast(before, behind, unknowns);
@@ -347,46 +346,4 @@ fn einsum(equation: &str, inputs: &[TensorFact], unknowns: &mut Unknowns) -> Opt
         }
     }
     made.chars().map(|letter| lengths.get(&letter).cloned()).collect()
-}
-
-/// Returns the number of windows of these lengths that fit along each axis.
-fn windows(node: &NodeProto, lengths: &[Length], kernel: &[i64], unknowns: &mut Unknowns) -> Option<Vec<Length>> {
-    if !matches!(text(node, "auto_pad"), None | Some("" | "NOTSET")) {
-        return None;
-    }
-    let axes = lengths.len();
-    let list = |name: &str, default: i64, count: usize| {
-        ints(node, name).filter(|v| v.len() == count).map_or_else(|| vec![default; count], <[i64]>::to_vec)
-    };
-    let (strides, dilations, pads) = (list("strides", 1, axes), list("dilations", 1, axes), list("pads", 0, 2 * axes));
-    let mut fit = Vec::with_capacity(axes);
-    for (at, (length, kernel)) in lengths.iter().zip(kernel).enumerate() {
-        let reach = kernel.checked_sub(1)?.checked_mul(*dilations.get(at)?)?.checked_add(1)?;
-        let more = pads.get(at)?.checked_add(*pads.get(at + axes)?)?.checked_sub(reach)?;
-        let stride = *strides.get(at)?;
-        let room = length.plus(&Length::from(more.checked_add(stride)?))?;
-        fit.push(unknowns.quotient(&room, &Length::from(stride)));
-    }
-    Some(fit)
-}
-
-fn resize(node: &NodeProto, inputs: &[TensorFact], unknowns: &mut Unknowns) -> Option<Vec<Length>> {
-    let shape = inputs.first()?.shape.as_deref()?;
-    if ints(node, "axes").is_some() {
-        return None;
-    }
-    let value = |at: usize| inputs.get(at).and_then(|f| f.value.as_ref());
-    if let Some(sizes) = value(3) {
-        // Other policies keep the aspect ratio.
-        let stretches = matches!(text(node, "keep_aspect_ratio_policy"), None | Some("stretch"));
-        return sizes.whole().filter(|sizes| stretches && sizes.len() == shape.len()).map(<[Length]>::to_vec);
-    }
-    // Before operator set 11, the scales were the second input.
-    let Some(KnownValue::Real(scales)) = value(if inputs.len() > 2 { 2 } else { 1 }) else { return None };
-    let scaled = |(length, &scale): (&Length, &f32)| {
-        let is_whole = (1.0..=64.0).contains(&scale) && scale.fract() == 0.0;
-        let scaled = is_whole.then(|| length.times(&Length::from(scale as i64))).flatten();
-        scaled.unwrap_or_else(|| unknowns.fresh())
-    };
-    (scales.len() == shape.len()).then(|| shape.iter().zip(scales).map(scaled).collect())
 }

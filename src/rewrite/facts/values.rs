@@ -1,6 +1,6 @@
 //! The results of shape arithmetic.
 
-use super::{FEW, KnownValue, TensorFact};
+use super::tensor_fact::{FEW, KnownValue, TensorFact};
 use crate::bundle::proto::NodeProto;
 use crate::rewrite::indexed_graph::{int, ints};
 use crate::rewrite::length::{Length, Unknowns};

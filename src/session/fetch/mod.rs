@@ -120,9 +120,11 @@ fn fetch(
     Err(Error::runtime(problem, manual_steps))
 }
 
-/// Returns true if there is an official build of this flavor for this machine.
-pub(super) fn has_build(flavor: Flavor) -> bool {
-    wheel_here(flavor).is_some()
+impl Flavor {
+    /// Returns true if there is an official build of it for this machine, which can be fetched.
+    pub fn is_built_here(self) -> bool {
+        wheel_here(self).is_some()
+    }
 }
 
 fn wheel_here(flavor: Flavor) -> Option<&'static Wheel<'static>> {

@@ -1,24 +1,17 @@
 //! Concurrent runs of one graph.
 
-use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use ndarray::ArrayD;
 
-use super::{Opening, Session, lock, open};
+use super::Session;
+use super::opening::{Opening, open};
+use super::single_run::SingleRunGraph;
 use crate::error::{Error, Result};
 use crate::session::convert::Buffer;
-use crate::session::invoke::OpenGraph;
 use crate::session::{Cancel, SessionOptions};
 use crate::tensor::TensorView;
 use crate::threads;
-
-/// The graph opened a second time, with all threads for one run.
-pub(super) enum SingleRunGraph {
-    /// Not open yet: its path and its options.
-    Closed(PathBuf, SessionOptions),
-    Open(OpenGraph),
-}
 
 /// One of several runs of a graph.
 #[derive(Debug)]
@@ -100,4 +93,8 @@ impl Session {
         });
         failure.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -3,109 +3,40 @@
 mod cache;
 pub(super) mod digests;
 mod extent;
+mod file_name;
+mod flavor;
+mod host;
 mod loaded_copies;
 mod probe;
+mod runtime_options;
 mod search;
+mod versions;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use ort::logging::LogLevel;
 
-use super::{Cancel, fetch};
+use super::fetch;
 use crate::error::{Error, Result};
 
 pub use cache::{CachedBuild, cached_builds, user_cache};
 pub(super) use cache::{directory, flavor_directory};
+pub(super) use file_name::library_file_name;
+pub use flavor::Flavor;
+pub use host::HostApi;
 pub(super) use probe::check_library;
+pub use runtime_options::{Env, RuntimeOptions};
 pub use search::{Candidate, LibrarySource, Search, Verdict, search};
-
-/// Returns the oldest version of ONNX Runtime that this program supports.
-pub fn minimum_version() -> String {
-    format!("1.{}", ort::MINOR_VERSION)
-}
-
-/// A build of ONNX Runtime that can be fetched.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Flavor {
-    /// The CPU (and Core ML on macOS).
-    Cpu,
-    /// CUDA and TensorRT for NVIDIA GPUs.
-    Cuda,
-    /// OpenVINO.
-    OpenVino,
-}
-
-impl Flavor {
-    /// All flavors, in order of preference.
-    pub const ALL: [Self; 3] = [Self::Cpu, Self::Cuda, Self::OpenVino];
-
-    /// Returns the name on the command line and in the cache.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Cpu => "cpu",
-            Self::Cuda => "cuda",
-            Self::OpenVino => "openvino",
-        }
-    }
-
-    /// Returns true if there is an official build of it for this machine, which can be fetched.
-    pub fn is_built_here(self) -> bool {
-        fetch::has_build(self)
-    }
-
-    /// Returns the flavor with this name.
-    pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|f| f.name() == name)
-    }
-}
-
-impl std::fmt::Display for Flavor {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-/// The places to search for the library, and whether it may be fetched.
-#[derive(Debug, Clone, Default)]
-pub struct RuntimeOptions {
-    /// The library's file or folder, from `--runtime`. Nothing else is then considered.
-    pub path: Option<PathBuf>,
-    /// The preferred build in the cache, because a requested provider needs it. `None` prefers `cpu`. If the preferred
-    /// build is not in the cache, another one that is there is used: it may include the provider too. If nothing at all
-    /// is found, the preferred build is fetched.
-    pub flavor: Option<Flavor>,
-    /// True if the network may not be used.
-    pub offline: bool,
-    /// The environment's settings.
-    pub env: Env,
-    /// Stops a download.
-    pub cancel: Cancel,
-}
-
-/// The environment's settings for the search. The library itself reads no environment variables; with the default, the
-/// search ignores them.
-#[derive(Debug, Clone, Default)]
-pub struct Env {
-    /// `ORT_DYLIB_PATH`.
-    pub ort_dylib_path: Option<PathBuf>,
-    /// The folders of `LD_LIBRARY_PATH`, `DYLD_LIBRARY_PATH` or `PATH`, the one from which the system loads libraries.
-    pub library_path: Vec<PathBuf>,
-    /// The folder of the running program.
-    pub program_dir: Option<PathBuf>,
-    /// The program's folder in the user's cache; `None` is the system's usual place for it.
-    pub cache_dir: Option<PathBuf>,
-    /// The URL of a Python package index ("simple" repository) to use instead of the public one.
-    pub index_url: Option<String>,
-    /// Configuration files of pip, in order of precedence. An `index-url` there is used if [`Env::index_url`] is empty.
-    pub pip_config: Vec<PathBuf>,
-    /// A file with certificates (PEM) to trust instead of the system's, as in `SSL_CERT_FILE`.
-    pub ca_bundle: Option<PathBuf>,
-}
+pub use versions::minimum_version;
 
 /// The loaded ONNX Runtime. All clones, and all values loaded in one process, are the same.
 #[derive(Debug, Clone)]
-pub struct Runtime(Arc<Inner>);
+pub struct Runtime {
+    inner: Arc<Inner>,
+    /// True if graphs run on the environment's global thread pool.
+    host_threads: bool,
+}
 
 #[derive(Debug)]
 struct Inner {
@@ -113,6 +44,7 @@ struct Inner {
     path: PathBuf,
     version: String,
     search: Search,
+    host: Option<HostApi>,
 }
 
 /// The process's only runtime.
@@ -155,58 +87,77 @@ impl Runtime {
         })?;
         let (path, version) = (path.to_path_buf(), version.to_string());
         tracing::info!("ONNX Runtime {version} is {}", path.display());
-        let environment = start(&path)?;
-        let runtime = Self(Arc::new(Inner { environment, path, version, search }));
+        let environment = start(&path, options.host)?;
+        let inner = Arc::new(Inner { environment, path, version, search, host: options.host });
+        let runtime = Self { inner, host_threads: options.host_threads };
         Ok(loaded.insert(runtime).clone())
     }
 
     /// Returns the path of the library's file.
     pub fn path(&self) -> &Path {
-        &self.0.path
+        &self.inner.path
     }
 
     /// Returns the library's version, such as `1.31.1`.
     pub fn version(&self) -> &str {
-        &self.0.version
+        &self.inner.version
     }
 
     /// Returns the record of the search for the library.
     pub fn search(&self) -> &Search {
-        &self.0.search
+        &self.inner.search
     }
 
     pub(super) fn environment(&self) -> &ort::environment::Environment {
-        &self.0.environment
+        &self.inner.environment
     }
 
     /// Returns the runtime that this process has already loaded, if it satisfies `options`.
     fn reused(&self, options: &RuntimeOptions) -> Result<Self> {
-        let Some(path) = &options.path else { return Ok(self.clone()) };
+        let runtime = Self { host_threads: options.host_threads, ..self.clone() };
+        if let Some(host) = &options.host
+            && self.inner.host != options.host
+            && !host.is_in(self.path())
+        {
+            return Err(self.another(&host.path()));
+        }
+        let Some(path) = options.path.as_ref().filter(|_| options.host.is_none()) else { return Ok(runtime) };
         let same = |a: &Path, b: &Path| match (a.canonicalize(), b.canonicalize()) {
             (Ok(a), Ok(b)) => a == b,
             _ => false,
         };
         if search::files_named(path).iter().any(|file| same(file, self.path())) {
-            return Ok(self.clone());
+            return Ok(runtime);
         }
-        Err(Error::runtime(
-            format!(
-                "{} was requested, but this process already uses {} ({})",
-                path.display(),
-                self.path().display(),
-                self.version()
-            ),
+        Err(self.another(path))
+    }
+
+    /// True if graphs run on the environment's global thread pool.
+    pub(super) fn has_host_threads(&self) -> bool {
+        self.host_threads
+    }
+
+    /// The error of a request for another library.
+    fn another(&self, path: &Path) -> Error {
+        let (asked, own, version) = (path.display(), self.path().display(), self.version());
+        Error::runtime(
+            format!("{asked} was requested, but this process already uses {own} ({version})"),
             "a process can load only one ONNX Runtime; start another process",
-        ))
+        )
     }
 }
 
 /// The target under which the library's loader logs.
 pub const LOADER_LOG: &str = "ort::load_dynamic";
 
-/// Loads the library into ort and creates the environment.
-fn start(path: &Path) -> Result<ort::environment::Environment> {
-    let failed = |problem: String| Error::runtime(format!("{}: {problem}", path.display()), "");
+/// Loads the library into ort and creates the environment, which is the host's where that has one.
+fn start(path: &Path, host: Option<HostApi>) -> Result<ort::environment::Environment> {
+    let failed = |problem: String| {
+        Error::runtime(
+            format!("{}: {problem}", path.display()),
+            "`ldm-ort runtime` prints where it looked; --runtime names another library",
+        )
+    };
     // Official builds from 1.29 on send telemetry from the moment the environment is created, and write a device id to
     // the user's cache. Only this variable, read at that moment, prevents both. The later call on the environment
     // itself covers builds that ignore the variable.
@@ -219,8 +170,15 @@ fn start(path: &Path) -> Result<ort::environment::Environment> {
         // SAFETY: no thread reads the environment meanwhile, as said above.
         unsafe { std::env::set_var(TELEMETRY_OFF, "1") };
     }
-    let environment = ort::init_from(path)
-        .map_err(|e| failed(e.to_string()))?
+    let builder = match host {
+        Some(host) => {
+            host.install().map_err(failed)?;
+            // The registration of some providers looks for the library itself, which a program may be linked with.
+            ort::init_from(path).unwrap_or_else(|_| ort::init())
+        }
+        None => ort::init_from(path).map_err(|e| failed(e.to_string()))?,
+    };
+    let environment = builder
         .with_name("ldm-ort")
         .with_telemetry(false)
         .with_logger(Arc::new(log))
@@ -247,9 +205,4 @@ pub(super) fn error_message<R>(error: &ort::Error<R>) -> String {
     let message = error.message();
     let rest = message.split_once("[ONNXRuntimeError] : ").and_then(|(_, rest)| rest.splitn(3, " : ").nth(2));
     rest.unwrap_or(message).trim().to_string()
-}
-
-/// Returns a library's file name on this system.
-pub(super) fn library_file_name(stem: &str) -> String {
-    format!("{}{stem}{}", std::env::consts::DLL_PREFIX, std::env::consts::DLL_SUFFIX)
 }

@@ -5,7 +5,8 @@ use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 
-use super::{digests, extent, minimum_version};
+use super::versions::{is_supported, minimum_version};
+use super::{digests, extent};
 use crate::files;
 
 /// Loads the library in `path` to read its version, and returns that.
@@ -25,7 +26,7 @@ pub(super) fn probe(path: &Path) -> Result<String, String> {
     let version = unsafe { CStr::from_ptr((base.GetVersionString)()) }.to_string_lossy().into_owned();
     let old = || format!("is version {version}; expected {} or newer", minimum_version());
     // The library complains on standard error if asked for an unsupported interface, so its version is checked first.
-    if minor(&version).is_none_or(|minor| minor < ort::MINOR_VERSION) {
+    if !is_supported(&version) {
         return Err(old());
     }
     // SAFETY: as above.
@@ -43,15 +44,6 @@ pub(super) fn probe(path: &Path) -> Result<String, String> {
 pub(in crate::session) fn check_library(path: &Path) -> Result<(), String> {
     check_header(path)?;
     digests::check(path)
-}
-
-/// Returns the minor version of a version `1.x.y`.
-fn minor(version: &str) -> Option<u32> {
-    let mut parts = version.split('.');
-    if parts.next()? != "1" {
-        return None;
-    }
-    parts.next()?.parse().ok()
 }
 
 #[cfg(unix)]
@@ -168,14 +160,6 @@ fn kind(head: &[u8], pe: [u8; 6]) -> Option<(&'static str, Option<&'static str>)
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn reads_minor_versions() {
-        assert_eq!(minor("1.31.1"), Some(31));
-        assert_eq!(minor("1.9.0"), Some(9));
-        assert_eq!(minor("2.0.0"), None);
-        assert_eq!(minor(""), None);
-    }
 
     #[test]
     fn tells_systems_and_processors_apart() {

@@ -3,8 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use super::cache::{cached_builds, directory};
+use super::file_name::{is_runtime, library_file_name};
 use super::loaded_copies::loaded_copies;
 use super::probe::probe;
+use super::versions::minimum_version;
 use super::{Env, Flavor, RuntimeOptions};
 use crate::error::Error;
 use crate::files;
@@ -12,6 +14,8 @@ use crate::files;
 /// A place to look for the library, in the order of the search. The first usable one is taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LibrarySource {
+    /// The interface that the host program handed over. If given, nothing else is tried.
+    Host,
     /// `--runtime`. If given, nothing else is tried.
     Option,
     /// The environment variable `ORT_DYLIB_PATH`. If set, nothing after it is tried.
@@ -27,6 +31,7 @@ pub enum LibrarySource {
 impl std::fmt::Display for LibrarySource {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
+            Self::Host => "the host's",
             Self::Option => "--runtime",
             Self::Variable => "ORT_DYLIB_PATH",
             Self::Loaded => "loaded already",
@@ -80,16 +85,14 @@ impl Search {
     /// cannot be used.
     pub fn error(&self) -> Option<Error> {
         self.candidates.iter().find_map(|c| match (c.source, &c.path, &c.verdict) {
-            (LibrarySource::Option | LibrarySource::Variable, Some(path), Verdict::Rejected(problem)) => {
-                Some(Error::runtime(
-                    format!("{} ({}) {problem}", path.display(), c.source),
-                    format!(
-                        "give a library of version {} or newer, or leave {} out",
-                        super::minimum_version(),
-                        c.source
-                    ),
-                ))
-            }
+            (
+                LibrarySource::Host | LibrarySource::Option | LibrarySource::Variable,
+                Some(path),
+                Verdict::Rejected(problem),
+            ) => Some(Error::runtime(
+                format!("{} ({}) {problem}", path.display(), c.source),
+                format!("give a library of version {} or newer, or leave {} out", minimum_version(), c.source),
+            )),
             _ => None,
         })
     }
@@ -149,6 +152,11 @@ impl std::fmt::Display for Search {
 pub fn search(options: &RuntimeOptions) -> Search {
     let mut search = Search::default();
     let env = &options.env;
+    if let Some(host) = &options.host {
+        let verdict = host.version().map_or_else(Verdict::Rejected, Verdict::Selected);
+        search.candidates.push(Candidate { source: LibrarySource::Host, path: Some(host.path()), verdict });
+        return search;
+    }
     // Checking a library loads it, so the copies already in the process are listed first.
     let copies = loaded_copies();
     match &options.path {
@@ -199,7 +207,7 @@ fn consider_cache(search: &mut Search, env: &Env, flavor: Option<Flavor>) {
 
 /// Returns the library's usual file name on this system.
 fn file_name() -> String {
-    super::library_file_name("onnxruntime")
+    library_file_name("onnxruntime")
 }
 
 /// Returns the libraries that a user's path refers to: the file itself, or those in the folder and in the subfolders
@@ -221,20 +229,6 @@ fn files_in(folder: &Path) -> Vec<PathBuf> {
     };
     files.sort_by_key(|path| (path.file_name() != Some(file_name().as_ref()), std::cmp::Reverse(version(path))));
     files
-}
-
-/// Returns true for the name of ONNX Runtime's own library, versioned or not, and false for its providers.
-pub(super) fn is_runtime(path: &Path) -> bool {
-    let Some(name) = path.file_name().and_then(|n| n.to_str()) else { return false };
-    let digits = |s: &str| s.split('.').all(|part| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit()));
-    if cfg!(windows) {
-        return name.eq_ignore_ascii_case("onnxruntime.dll");
-    }
-    let Some(rest) = name.strip_prefix("libonnxruntime.") else { return false };
-    if cfg!(target_os = "macos") {
-        return rest == "dylib" || rest.strip_suffix(".dylib").is_some_and(digits);
-    }
-    rest == "so" || rest.strip_prefix("so.").is_some_and(digits)
 }
 
 /// Returns the folders that the system's loader searches, the program's own first.

@@ -38,7 +38,8 @@ fn try_out(provider: &Provider, runtime: &Runtime) -> Result<(), (String, String
 pub(super) fn obstacle(provider: &Provider, runtime: &Runtime) -> Result<(), (String, String)> {
     let os = std::env::consts::OS;
     if !provider.systems.is_empty() && !provider.systems.contains(&os) {
-        return Err((format!("exists only on {}, this is {os}", provider.systems.join(", ")), String::new()));
+        let help = "`ldm-ort list providers` prints the providers that can be used here";
+        return Err((format!("exists only on {}, this is {os}", provider.systems.join(", ")), help.to_owned()));
     }
     let help = || format!("get {}", provider.obtain);
     match (provider.is_built_in)() {

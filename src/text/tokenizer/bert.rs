@@ -10,8 +10,7 @@ use tokenizers::pre_tokenizers::bert::BertPreTokenizer;
 use tokenizers::processors::bert::BertProcessing;
 use tokenizers::{NormalizerWrapper, Tokenizer};
 
-use super::clip::FETCH;
-use super::files::read_text;
+use super::files::{FETCH, read_text};
 use super::special::{BertNormalization, SpecialToken, TokenizerSettings};
 use crate::error::{Error, Result};
 

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::clip::FETCH;
+use super::files::FETCH;
 use super::limits::CONTENT_BYTES;
 use crate::error::{Error, Result};
 

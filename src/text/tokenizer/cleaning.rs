@@ -7,10 +7,11 @@
 use std::sync::LazyLock;
 
 use regex::Regex;
-use tokenizers::{NormalizedString, Tokenizer};
+use tokenizers::Tokenizer;
 
 use super::clip::{SPLIT_OF_ANY_CASE, splitter};
 use super::ftfy;
+use super::normalization::composed;
 use crate::error::{Error, Result};
 
 /// The method of cleaning prompts for CLIP's tokenizer.
@@ -163,13 +164,6 @@ fn basic(text: &str) -> String {
     }
     let composed = composed(&spaced);
     words(&composed).into_iter().map(str::to_lowercase).collect::<Vec<_>>().join(" ")
-}
-
-/// Unicode's normalization form C.
-pub(super) fn composed(text: &str) -> String {
-    let mut normalized = NormalizedString::from(text);
-    normalized.nfc();
-    normalized.get().to_owned()
 }
 
 /// Returns true for the blocks of ideographs that BERT's tokenizer splits.

@@ -12,11 +12,9 @@ use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
 use tokenizers::processors::roberta::RobertaProcessing;
 use tokenizers::{NormalizerWrapper, SplitDelimiterBehavior, Tokenizer};
 
-use super::files::{read_json, read_text};
+use super::files::{FETCH, read_json, read_text};
 use super::special::{SpecialToken, TokenizerSettings};
 use crate::error::{Error, Result};
-
-pub(super) const FETCH: &str = "fetch the file again, or use the tokenizer that comes with the model";
 
 /// The pattern that splits a prompt before pairs are merged: contractions, words, single digits, runs of anything else.
 const SPLIT: &str = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+";

@@ -11,6 +11,9 @@ use crate::files::{self, broken_link};
 /// The maximum size of a file in bytes. The largest `tokenizer.json` of a published text encoder has 17 million.
 const MOST_BYTES: u64 = 64 << 20;
 
+/// The hint for a tokenizer's file that cannot be used.
+pub(super) const FETCH: &str = "fetch the file again, or use the tokenizer that comes with the model";
+
 /// Reads a text file; `None` if it does not exist.
 pub(super) fn read_text(path: &Path) -> Result<Option<String>> {
     if let Some(bytes) = std::fs::metadata(path).ok().map(|file| file.len()).filter(|&bytes| bytes > MOST_BYTES) {

@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 
 use tokenizers::NormalizedString;
 
-use super::cleaning::composed;
+use super::normalization::composed;
 
 /// The maximum number of passes over a line: each decodes one level of nested entities.
 const MOST_ROUNDS: usize = 100;

@@ -6,8 +6,8 @@ use serde_json::Value;
 use tokenizers::{ModelWrapper, PreTokenizerWrapper, Tokenizer};
 
 use super::charsmap;
-use super::clip::{FETCH, WORD_END, incomplete, missing_token};
-use super::files::read_text;
+use super::clip::{WORD_END, incomplete, missing_token};
+use super::files::{FETCH, read_text};
 use super::limits;
 use crate::error::{Error, Result};
 use crate::family::TokenizerKind;

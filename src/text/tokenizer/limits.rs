@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use tokenizers::{AddedToken, Encoding, NormalizedString, Normalizer, NormalizerWrapper, Tokenizer};
 
-use super::clip::FETCH;
+use super::files::FETCH;
 use crate::error::{Error, Result};
 use crate::guard::contain;
 

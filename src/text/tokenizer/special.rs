@@ -101,28 +101,7 @@ impl TokenizerSettings {
     pub(super) fn read(dir: &Path, kind: TokenizerKind) -> Result<Self> {
         let config_path = dir.join("tokenizer_config.json");
         let mut config: Map<String, Value> = read_json(&config_path)?.unwrap_or_default();
-
-        let mut added = Vec::new();
-        if let Some(decoder) = config.get("added_tokens_decoder") {
-            // If this key, written since transformers 4.34, is present, the two older files are ignored.
-            added = added_tokens(&config_path, decoder)?;
-        } else {
-            let map: Option<Map<String, Value>> = read_json(&dir.join("special_tokens_map.json"))?;
-            for (key, mut value) in map.unwrap_or_default() {
-                if let Some(token) = value.as_object_mut() {
-                    token.insert("special".to_owned(), true.into());
-                }
-                config.insert(key, value);
-            }
-            let ids: Option<HashMap<String, u32>> = read_json(&dir.join("added_tokens.json"))?;
-            let mut ids: Vec<_> = ids.unwrap_or_default().into_iter().collect();
-            ids.sort_by_key(|&(_, id)| id);
-            let names = special_names(&config);
-            for (content, _) in ids {
-                let special = names.contains(&content);
-                added.push(AddedToken::from(content, special));
-            }
-        }
+        let added = read_added(dir, &config_path, &mut config)?;
 
         // CLIP's class adds the tokens of its three main keys before the general code does, with other flags.
         let token = |key: &str, normalized: bool| -> Result<AddedToken> {
@@ -245,6 +224,30 @@ fn special_names(config: &Map<String, Value>) -> Vec<String> {
     let additional = config.get("additional_special_tokens").and_then(Value::as_array).into_iter().flatten();
     let content = |value: &Value| Some(value.as_str().or_else(|| value.get("content")?.as_str())?.to_owned());
     KEYS.iter().filter_map(|&key| config.get(key)).chain(additional).filter_map(content).collect()
+}
+
+/// Reads the tokens added to a vocabulary. The main tokens of the older file special_tokens_map.json go into `config`.
+fn read_added(dir: &Path, config_path: &Path, config: &mut Map<String, Value>) -> Result<Vec<AddedToken>> {
+    if let Some(decoder) = config.get("added_tokens_decoder") {
+        // If this key, written since transformers 4.34, is present, the two older files are ignored.
+        return added_tokens(config_path, decoder);
+    }
+    let map: Option<Map<String, Value>> = read_json(&dir.join("special_tokens_map.json"))?;
+    for (key, mut value) in map.unwrap_or_default() {
+        if let Some(token) = value.as_object_mut() {
+            token.insert("special".to_owned(), true.into());
+        }
+        config.insert(key, value);
+    }
+    let ids: Option<HashMap<String, u32>> = read_json(&dir.join("added_tokens.json"))?;
+    let mut ids: Vec<_> = ids.unwrap_or_default().into_iter().collect();
+    ids.sort_by_key(|&(_, id)| id);
+    let names = special_names(config);
+    let added = |(content, _)| {
+        let is_special = names.contains(&content);
+        AddedToken::from(content, is_special)
+    };
+    Ok(ids.into_iter().map(added).collect())
 }
 
 /// Reads `added_tokens_decoder`, tokens by id.

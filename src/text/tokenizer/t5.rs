@@ -6,7 +6,7 @@ use std::path::Path;
 use tokenizers::Tokenizer;
 use tokenizers::processors::template::TemplateProcessing;
 
-use super::clip::FETCH;
+use super::files::FETCH;
 use super::special::SpecialToken;
 use crate::error::{Error, Result};
 

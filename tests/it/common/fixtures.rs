@@ -1,6 +1,6 @@
 //! The tiny models, unpacked from `tests/fixtures/packed`, where a seed is in the place of most weights.
 //!
-//! `scripts/fixtures/seeds.py` packs them and says what the table of a pack holds.
+//! `scripts/fixtures/seeds.py` packs them and says what the table of a model holds.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -16,7 +16,8 @@ use sha2::{Digest, Sha256};
 /// The root of the repository, in which every tiny model is unpacked.
 pub fn root() -> &'static Path {
     static UNPACKED: OnceLock<()> = OnceLock::new();
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut folders = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors();
+    let root = folders.find(|folder| folder.join("tests/fixtures/packed").is_dir()).expect("the repository");
     UNPACKED.get_or_init(|| unpack_all(&root.join("tests/fixtures")));
     root
 }
@@ -34,30 +35,26 @@ pub fn copy_folder(from: &Path, to: &Path) {
     }
 }
 
-/// Unpacks what is not unpacked as its pack is now. Processes wait for each other, and a folder is there whole or not at
-/// all.
+/// Unpacks what is not unpacked as its pack is now. Processes wait for each other, and a folder of models is there whole
+/// or not at all.
 fn unpack_all(fixtures: &Path) {
     let stamps = fixtures.join("packed/stamps");
     fs::create_dir_all(&stamps).expect("tests/fixtures can be written to");
     let lock = File::create(stamps.join("lock")).expect("a lock");
     lock.lock().expect("the lock");
     for kind in ["models", "families", "systems"] {
-        let packs = fs::read_dir(fixtures.join("packed").join(kind)).expect("packs");
-        for pack in packs.map(|pack| pack.expect("a pack").path()) {
-            let name = pack.file_stem().and_then(|name| name.to_str()).expect("a name");
-            let packed = fs::read(&pack).expect("a pack");
-            let (folder, stamp) = (fixtures.join(kind).join(name), stamps.join(format!("{kind}-{name}")));
-            let sum = hex(&packed);
-            if folder.is_dir() && fs::read_to_string(&stamp).is_ok_and(|stamped| stamped == sum) {
-                continue;
-            }
-            let made = stamps.join("making");
-            let _ = (fs::remove_dir_all(&made), fs::remove_file(&stamp), fs::remove_dir_all(&folder));
-            unpack(&packed, &made).unwrap_or_else(|problem| panic!("{}: {problem}", pack.display()));
-            fs::create_dir_all(fixtures.join(kind)).expect("a folder");
-            fs::rename(&made, &folder).expect("the folder can be moved");
-            fs::write(&stamp, sum).expect("a stamp");
+        let pack = fixtures.join("packed").join(kind).with_extension("zip");
+        let packed = fs::read(&pack).expect("a pack");
+        let (folder, stamp) = (fixtures.join(kind), stamps.join(kind));
+        let sum = hex(&packed);
+        if folder.is_dir() && fs::read_to_string(&stamp).is_ok_and(|stamped| stamped == sum) {
+            continue;
         }
+        let made = stamps.join("making");
+        let _ = (fs::remove_dir_all(&made), fs::remove_file(&stamp), fs::remove_dir_all(&folder));
+        unpack(&packed, &made).unwrap_or_else(|problem| panic!("{}: {problem}", pack.display()));
+        fs::rename(&made, &folder).expect("the folder can be moved");
+        fs::write(&stamp, sum).expect("a stamp");
     }
 }
 
@@ -65,11 +62,25 @@ fn hex(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Writes the files of a pack into `folder`.
+/// Writes the models of a pack into `folder`. They are compressed as one file, an archive that stores theirs: most of a
+/// tiny model is what another one has too.
 fn unpack(packed: &[u8], folder: &Path) -> Result<(), String> {
+    let mut models = BTreeMap::<String, BTreeMap<String, Vec<u8>>>::new();
+    let (_, stored) = entries(packed)?.pop_first().ok_or("the pack is empty")?;
+    for (path, bytes) in entries(&stored)? {
+        let (model, file) = path.split_once('/').ok_or("a file outside a model")?;
+        models.entry(model.to_owned()).or_default().insert(file.to_owned(), bytes);
+    }
+    for (name, files) in models {
+        unpack_model(files, &folder.join(&name)).map_err(|problem| format!("{name}: {problem}"))?;
+    }
+    Ok(())
+}
+
+fn entries(archive: &[u8]) -> Result<BTreeMap<String, Vec<u8>>, String> {
     let text = |error: &dyn std::fmt::Display| error.to_string();
-    let mut archive = zip::ZipArchive::new(std::io::Cursor::new(packed)).map_err(|error| text(&error))?;
-    let mut files = BTreeMap::<String, Vec<u8>>::new();
+    let mut archive = zip::ZipArchive::new(std::io::Cursor::new(archive)).map_err(|error| text(&error))?;
+    let mut files = BTreeMap::new();
     for i in 0..archive.len() {
         let mut entry = archive.by_index(i).map_err(|error| text(&error))?;
         let mut bytes = Vec::new();
@@ -77,6 +88,12 @@ fn unpack(packed: &[u8], folder: &Path) -> Result<(), String> {
         let name = entry.name().map_err(|error| text(&error))?.into_owned();
         files.insert(name, bytes);
     }
+    Ok(files)
+}
+
+/// Draws the weights of a model and writes its files into `folder`.
+fn unpack_model(mut files: BTreeMap<String, Vec<u8>>, folder: &Path) -> Result<(), String> {
+    let text = |error: &dyn std::fmt::Display| error.to_string();
     let table = files.remove("seeds.json").ok_or("no seeds.json")?;
     let table: Value = serde_json::from_slice(&table).map_err(|error| text(&error))?;
     let mut draws = Draws::default();

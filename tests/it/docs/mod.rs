@@ -57,29 +57,84 @@ fn known_keys(table: &str, text: &str) -> Vec<String> {
     keys.split(", ").map(|key| key.trim().to_owned()).collect()
 }
 
+/// Returns the definition that a schema refers to, or the schema itself.
+fn resolve<'a>(whole: &'a Value, schema: &'a Value) -> &'a Value {
+    match schema.get("$ref").and_then(Value::as_str) {
+        Some(reference) => {
+            let path = reference.strip_prefix('#').expect("a reference into the same file");
+            whole.pointer(path).unwrap_or_else(|| panic!("{reference} leads nowhere"))
+        }
+        None => schema,
+    }
+}
+
 #[test]
 fn the_schema_has_the_keys_that_the_reader_takes() {
     let schema: Value = serde_json::from_str(&list("keys", "--json")).expect("JSON");
+    let property = |name: &str| resolve(&schema, &schema["properties"][name]);
     let names = |schema: &Value| -> Vec<String> {
         let properties = schema["properties"].as_object().expect("properties");
         properties.keys().cloned().collect()
     };
     let tables = ["model", "run", "device", "output", "control", "condition", "lora", "textual_inversion", "stage"];
     for table in tables {
-        let is_array = schema["properties"][table]["type"] == "array";
-        let schema = if is_array { &schema["properties"][table]["items"] } else { &schema["properties"][table] };
+        let entry = property(table);
+        let is_array = entry["type"] == "array";
+        let entry = if is_array { resolve(&schema, &entry["items"]) } else { entry };
         let heading = if is_array { format!("[[{table}]]") } else { format!("[{table}]") };
         let mut known = known_keys(table, &format!("{heading}\nzzz = 1\n"));
-        let mut given = names(schema);
+        let mut given = names(entry);
         known.sort();
         given.sort();
         // Stages take the tables of the file in any order, and the condition's sources are read by name.
         assert_eq!(given, known, "{heading}");
     }
-    for (task, schema) in schema["properties"]["task"]["properties"].as_object().expect("tasks") {
+    for (task, keys) in property("task")["properties"].as_object().expect("tasks") {
         let entry = ldm_ort::task::TASKS.iter().find(|entry| entry.name == task).expect("a task");
-        assert_eq!(names(schema).len(), entry.keys().len(), "{task}: a key has no row in the table of keys");
+        assert_eq!(
+            names(resolve(&schema, keys)).len(),
+            entry.keys().len(),
+            "{task}: a key has no row in the table of keys"
+        );
     }
+}
+
+/// Calls `see` with every object in a JSON value.
+fn objects(value: &Value, see: &mut dyn FnMut(&serde_json::Map<String, Value>)) {
+    match value {
+        Value::Array(items) => items.iter().for_each(|item| objects(item, see)),
+        Value::Object(fields) => {
+            see(fields);
+            fields.values().for_each(|field| objects(field, see));
+        }
+        _ => {}
+    }
+}
+
+/// References lead to definitions, each definition is referred to twice or more, and none repeats another.
+#[test]
+fn the_schema_shares_its_definitions() {
+    let schema: Value = serde_json::from_str(&list("keys", "--json")).expect("JSON");
+    let definitions = schema["$defs"].as_object().expect("definitions");
+    let mut uses = std::collections::BTreeMap::<String, usize>::new();
+    objects(&schema, &mut |fields| {
+        if let Some(reference) = fields.get("$ref") {
+            assert_eq!(fields.len(), 1, "editors ignore what is next to a $ref: {fields:?}");
+            let name = reference.as_str().and_then(|path| path.strip_prefix("#/$defs/")).expect("a definition's path");
+            *uses.entry(name.to_owned()).or_default() += 1;
+        }
+    });
+    assert_eq!(uses.keys().collect::<Vec<_>>(), definitions.keys().collect::<Vec<_>>());
+    for (name, count) in uses {
+        assert!(count > 1, "{name} is used once");
+    }
+    let texts: std::collections::BTreeSet<_> = definitions.values().map(Value::to_string).collect();
+    assert_eq!(texts.len(), definitions.len());
+    let (class, name) = ("DPMSolverMultistepScheduler", "dpm-multistep");
+    let schedulers = &resolve(&schema, &schema["properties"]["scheduler"])["properties"];
+    let of_class = resolve(&schema, &schedulers[class]);
+    assert_eq!(of_class, resolve(&schema, &schedulers[name]));
+    assert_eq!(of_class["properties"]["solver_order"]["type"], "integer");
 }
 
 /// The pages with snippets.

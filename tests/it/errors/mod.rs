@@ -274,6 +274,10 @@ impl Row {
         if got.stdout.lines().count() != self.leaves {
             return Err(format!("an error belongs on stderr, and results alone on stdout: {got}"));
         }
+        // The parser of the command line has words of its own.
+        if !["  hint: ", "Usage: ", "try '--help'"].iter().any(|next| got.stderr.contains(next)) {
+            return Err(format!("says nothing of what to do: {got}"));
+        }
         // Messages wrap nowhere, but a path may be written with either separator.
         let said = got.stderr.replace('\\', "/");
         match self.says.iter().find(|part| !said.contains(**part)) {

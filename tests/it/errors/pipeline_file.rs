@@ -111,7 +111,23 @@ pub fn rows() -> Vec<Row> {
         ]),
         Row::new("no model").change("[model]\npath = 'MODEL'\n", "").says(&["pipeline.toml", "model.path", "missing"]),
         Row::new("an empty path").change("'MODEL'", "''").says(&["pipeline.toml:2", "model.path", "empty"]),
-        Row::new("no file at all").command(&["run", "pipelin.toml"]).says(&["pipelin.toml", "cannot be read"]),
+        Row::new("no file at all").command(&["run", "pipelin.toml"]).says(&[
+            "pipelin.toml",
+            "cannot be read",
+            "hint: name a pipeline file",
+            "ldm-ort init MODEL_DIR",
+        ]),
+        Row::new("an empty file").files(|f| f.write("empty.toml", "")).command(&["run", "empty.toml"]).says(&[
+            "empty.toml: model.path: missing",
+            "task: missing",
+            "hint: `ldm-ort init MODEL_DIR`",
+        ]),
+        Row::new("a value without a key")
+            .over(&["--set", "steps"])
+            .says(&["--set: expected table.key=value", "hint: `ldm-ort list keys`"]),
+        Row::new("no directory at all")
+            .command(&["inspect", "modle"])
+            .says(&["modle: no such directory", "hint: check the path"]),
         Row::new("no file at all, checked")
             .command(&["check", "pipelin.toml"])
             .says(&["pipelin.toml", "cannot be read"]),
