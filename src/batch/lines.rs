@@ -104,7 +104,8 @@ mod tests {
         assert_eq!(lines[0].request().unwrap(), Request::new().prompt("a cat"));
         assert_eq!(lines[1].request().unwrap(), Request::new().prompt("a dog").seed(3));
         assert_eq!(lines[5].request().unwrap(), Request::new().prompt("last"));
-        for (at, says) in [(2, "request: expected a JSON string or object, found an array"), (3, "request: is not JSON")]
+        for (at, says) in
+            [(2, "request: expected a JSON string or object, found an array"), (3, "request: is not JSON")]
         {
             let error = lines[at].request().unwrap_err().to_string();
             assert!(error.starts_with(says) && error.contains("hint:"), "{error}");

@@ -78,7 +78,14 @@ pub(super) struct Manifest<'a> {
 impl<'a> Manifest<'a> {
     /// Reads a manifest. One with a line that was cut off or cannot be read is written anew with its other lines.
     pub(super) fn open(store: &'a dyn Store, name: String) -> Result<Self> {
-        let bytes = store.get(&name)?.unwrap_or_default();
+        let bytes = match store.get(&name)? {
+            Some(bytes) => bytes,
+            None => {
+                // Also a shard without images shows that it was run.
+                store.append(&name, "")?;
+                Vec::new()
+            }
+        };
         let text = String::from_utf8_lossy(&bytes);
         let lines: Vec<(&str, Option<ManifestEntry>)> =
             text.lines().map(|line| (line, serde_json::from_str(line).ok())).collect();
