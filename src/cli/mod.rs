@@ -5,6 +5,7 @@ mod batch;
 mod check;
 mod compare;
 mod completions;
+mod contact_sheet;
 mod demo;
 mod graph_cache;
 mod init;

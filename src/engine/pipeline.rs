@@ -39,7 +39,7 @@ impl Pipeline {
         let planner = RequestPlanner::new(engine, spec)?;
         let (plan, runtime) = planner.engine().plan(planner.pipeline().clone(), planner.sources(), cancel, observer)?;
         let planned = started.elapsed().as_secs_f64();
-        let mut converter = Converter::new(observer, cancel, None);
+        let mut converter = Converter::new(observer, None);
         let execution =
             Execution::load(&plan, &runtime, cancel, &mut |event: ExecutionEvent<'_>| converter.notice(event))?;
         let opening_seconds = (planned, started.elapsed().as_secs_f64() - planned);
@@ -107,7 +107,7 @@ impl Pipeline {
     /// graph fails with. The pipeline can be used after an error.
     pub fn run(&mut self, request: &Request, cancel: &Cancel, observer: &mut dyn FnMut(Event)) -> Result<Timings> {
         let plan = self.plan_of(request)?;
-        let mut converter = Converter::new(observer, cancel, Some(self.recorder(&plan)));
+        let mut converter = Converter::new(observer, Some(self.recorder(&plan)));
         let timings = self.execution.run(&plan, cancel, &mut |event: ExecutionEvent<'_>| converter.notice(event))?;
         observer(Event::Done { timings });
         Ok(timings)
@@ -119,7 +119,7 @@ impl Pipeline {
     /// As [`Pipeline::run`].
     pub fn run_last(self, request: &Request, cancel: &Cancel, observer: &mut dyn FnMut(Event)) -> Result<Timings> {
         let plan = self.plan_of(request)?;
-        let mut converter = Converter::new(observer, cancel, Some(self.recorder(&plan)));
+        let mut converter = Converter::new(observer, Some(self.recorder(&plan)));
         let timings = self.execution.finish(&plan, cancel, &mut |event: ExecutionEvent<'_>| converter.notice(event))?;
         observer(Event::Done { timings });
         Ok(timings)

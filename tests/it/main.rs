@@ -8,7 +8,6 @@ mod aliases;
 mod batch;
 mod bundle;
 mod cli;
-mod cli_habits;
 mod common;
 mod deepcache;
 #[cfg(unix)]
@@ -16,8 +15,6 @@ mod docs;
 mod engine;
 mod errors;
 mod graph_cache;
-mod graph_cache_size;
-
 mod input_images;
 mod layouts;
 mod lora;
