@@ -7,23 +7,29 @@
 //! folder, or with the feature `s3` a bucket.
 
 mod canonical;
+mod definition;
 mod key;
 mod lines;
 mod local_store;
+mod maker;
 mod manifest;
 mod planner;
 mod run;
+#[cfg(feature = "s3")]
+mod s3_store;
 mod shard;
 mod store;
 mod verify;
 mod whole;
 
+pub use definition::{Batch, BatchEvent, BatchObserver, Summary};
 pub use key::Key;
 pub use lines::{InputLine, LineForm, read_lines};
 pub use local_store::LocalStore;
 pub use manifest::ManifestEntry;
 pub use planner::{BatchPlanner, PlannedImage, PlannedRequest};
-pub use run::{Batch, BatchEvent, BatchObserver, Summary};
+#[cfg(feature = "s3")]
+pub use s3_store::S3Store;
 pub use shard::Shard;
 pub use store::{Claim, Store};
 pub use verify::{Finding, Verification, verify};

@@ -5,9 +5,9 @@ use std::path::Path;
 
 use toml::{Table, Value};
 
+use super::definition::Batch;
 use super::key::Key;
 use super::planner::{BatchPlanner, PlannedImage, PlannedRequest};
-use super::run::Batch;
 use super::whole::{EDGE, is_whole};
 use crate::error::{Error, Result};
 use crate::image::{InputLimit, Rgb8};

@@ -68,14 +68,25 @@ fn with_batch(
 /// The store of `--out`.
 fn open_store(out: &str) -> Result<Box<dyn Store>> {
     match out.split_once("://") {
-        Some((scheme, _)) => {
-            let problem = format!("this program has no store for {scheme}://");
-            Err(Error::input("--out", problem, "name a folder"))
+        #[cfg(feature = "s3")]
+        Some(("s3", _)) => {
+            let variables = std::env::vars_os()
+                .filter_map(|(name, value)| Some((name.to_str()?.to_owned(), value.to_str()?.to_owned())));
+            Ok(Box::new(crate::batch::S3Store::new(out, variables.filter(|(name, _)| name.starts_with("AWS_")))?))
         }
-        None => Ok(Box::new(LocalStore::new(
-            files::expand_home(Path::new(out))
-                .map_err(|error| Error::input("--out", error.to_string(), "name the folder in full"))?,
-        ))),
+        #[cfg(not(feature = "s3"))]
+        Some(("s3", _)) => {
+            let hint = "build it with cargo build --features s3, or name a folder";
+            Err(Error::input("--out", "this program was built without the feature s3", hint))
+        }
+        Some((scheme, _)) => {
+            let problem = format!("there is no store for {scheme}://");
+            Err(Error::input("--out", problem, "name a folder, or a bucket as s3://bucket/prefix"))
+        }
+        None => {
+            let invalid = |error| Error::input("--out", format!("{error}"), "name the folder in full");
+            Ok(Box::new(LocalStore::new(files::expand_home(Path::new(out)).map_err(invalid)?)))
+        }
     }
 }
 

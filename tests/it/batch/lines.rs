@@ -91,7 +91,7 @@ fn what_is_wrong_is_said_before_anything_is_made() {
         (&["p.toml", "prompts.jsonl"], "--out"),
         (&["p.toml", "prompts.jsonl", "--out", "file"], "file is a file, expected a folder"),
         (&["p.toml", "prompts.jsonl", "--out", "/proc/batch"], "--out: /proc/batch cannot be written"),
-        (&["p.toml", "prompts.jsonl", "--out", "ftp://host/x"], "no store for ftp://"),
+        (&["p.toml", "prompts.jsonl", "--out", "ftp://host/x"], "there is no store for ftp://"),
         (&["p.toml", "prompts.jsonl", "--out", "out", "--shard", "4/3"], "there is no shard 4 of 3"),
         (&["p.toml", "prompts.jsonl", "--out", "out", "--quality", "80"], "--quality"),
         (&slurm, "auto finds none of SLURM_ARRAY_TASK_ID"),
