@@ -2,6 +2,7 @@
 
 mod keys;
 mod lines;
+mod parity;
 mod resumed;
 mod shards;
 mod verified;
