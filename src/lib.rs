@@ -82,6 +82,7 @@
 #![deny(missing_docs)]
 
 pub mod aliases;
+pub mod batch;
 pub mod bundle;
 mod byte_size;
 #[cfg(feature = "cli")]
