@@ -228,7 +228,7 @@ impl Engine {
     ///
     /// # Errors
     /// As [`Engine::open`].
-    pub(crate) fn try_open(
+    pub fn try_open(
         &self,
         plan: &Plan,
         runtime: &Runtime,
@@ -244,7 +244,7 @@ impl Engine {
     ///
     /// # Errors
     /// As [`Engine::open`], and [`Error::Io`](crate::Error::Io) if the cache cannot be written.
-    pub(crate) fn optimize(
+    pub fn optimize(
         &self,
         plan: &Plan,
         runtime: &Runtime,
