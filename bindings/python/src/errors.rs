@@ -31,11 +31,26 @@ pub(crate) fn to_python(error: &ldm_ort::Error) -> PyErr {
     }
 }
 
-/// The number of the operating system's error. On Windows Python expects the C library's number, which differs.
+/// The number of the operating system's error. On Windows it is another than the C library's, which Python expects.
 fn system_code(error: &ldm_ort::Error) -> Option<i32> {
     match error {
-        ldm_ort::Error::Io { source, .. } if cfg!(unix) => source.raw_os_error(),
+        ldm_ort::Error::Io { source, .. } => {
+            source.raw_os_error().filter(|_| cfg!(unix)).or_else(|| code_of(source.kind()))
+        }
         ldm_ort::Error::Stage { error, .. } => system_code(error),
+        _ => None,
+    }
+}
+
+/// The C library's number of an error, which is the same on all systems.
+fn code_of(kind: std::io::ErrorKind) -> Option<i32> {
+    use std::io::ErrorKind;
+    match kind {
+        ErrorKind::NotFound => Some(2),
+        ErrorKind::PermissionDenied => Some(13),
+        ErrorKind::AlreadyExists => Some(17),
+        ErrorKind::StorageFull => Some(28),
+        ErrorKind::ReadOnlyFilesystem => Some(30),
         _ => None,
     }
 }

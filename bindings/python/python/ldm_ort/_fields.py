@@ -5,7 +5,7 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict
 
 from . import _native
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import numpy
     import PIL.Image
 
-    type ImageLike = (
+    ImageLike: TypeAlias = (
         str
         | os.PathLike[str]
         | bytes
@@ -98,7 +98,8 @@ ALIASES = {
     "mask_image": "mask",
 }
 
-type Inputs = list[tuple[str, _native.Input]]
+Input: TypeAlias = bytes | tuple[int, int, bytes]
+Inputs: TypeAlias = list[tuple[str, Input]]
 
 
 def known(function: str, names: Iterable[str], valid: Iterable[str]) -> None:
@@ -128,7 +129,7 @@ def request_json(
     prompt: str | Sequence[str] | None, request: Mapping[str, Any] | None, fields: Mapping[str, Any]
 ) -> tuple[str, Inputs]:
     """Converts a request to JSON and the images in memory, by key."""
-    known("Pipeline()", fields, ("prompt", "request", "callback", "cancel", *RequestFields.__annotations__))
+    known("Pipeline.__call__()", fields, ("prompt", "request", "callback", "cancel", *RequestFields.__annotations__))
     whole = dict(request or {})
     given: dict[str, Any] = {} if prompt is None else {"prompt": prompt}
     for name, value in fields.items():
@@ -185,7 +186,7 @@ def _plain(value: Any, key: str, inputs: Inputs) -> Any:
     raise TypeError(f"{key}: expected a number, a text, a list, a dict or an image, found {type(value).__name__}")
 
 
-def _image(value: Any, key: str) -> "_native.Input | None":
+def _image(value: Any, key: str) -> Input | None:
     """Reads an image in memory: RGB pixels or an encoded file. None for anything else."""
     if isinstance(value, (_native.Image, _native.Preview)):
         return value.width, value.height, value.tobytes()
@@ -201,7 +202,7 @@ def _image(value: Any, key: str) -> "_native.Input | None":
     return _array(value, interface, key)
 
 
-def _array(value: Any, interface: Mapping[str, Any], key: str) -> _native.Input:
+def _array(value: Any, interface: Mapping[str, Any], key: str) -> Input:
     """Reads a uint8 array: `[height, width, 3]`, or `[height, width]` for gray."""
     import numpy
 

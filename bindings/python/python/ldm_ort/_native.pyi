@@ -2,11 +2,11 @@
 
 from collections.abc import Callable, Sequence
 from os import PathLike
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal, NoReturn, TypeAlias
 
 import PIL.Image
 
-type Input = bytes | tuple[int, int, bytes]
+Input: TypeAlias = bytes | tuple[int, int, bytes]
 
 __version__: str
 

@@ -3,13 +3,13 @@
 import os
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, NoReturn, Self, Unpack
+from typing import Any, NoReturn, Self, TypeAlias, Unpack
 
 from . import _native
 from ._fields import EngineSettings, RequestFields, Settings, request_json, settings_json
 from ._runtime import package_dir
 
-type Callback = Callable[[dict[str, Any]], object]
+Callback: TypeAlias = Callable[[dict[str, Any]], object]
 
 
 class Engine:
