@@ -28,7 +28,7 @@ class Engine:
 
     def __init__(self, **settings: Unpack[EngineSettings]) -> None:
         text = settings_json("Engine()", settings, EngineSettings.__annotations__)
-        self._native = _native.Engine(text, package_dir())
+        self._engine = _native.Engine(text, package_dir())
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("cannot pickle 'Engine' object\n  hint: make one in each process")
@@ -47,7 +47,7 @@ class Pipeline:
     releases its memory.
     """
 
-    _native: _native.Pipeline
+    _pipeline: _native.Pipeline
     _source: str
 
     def __init__(
@@ -89,7 +89,7 @@ class Pipeline:
         text = settings_json("Pipeline()", settings, Settings.__annotations__)
         if not isinstance(engine, Engine):
             engine = Engine(**(engine or {}))
-        self._native = _native.Pipeline.open(engine._native, source, text, callback, cancel)
+        self._pipeline = _native.Pipeline.open(engine._engine, source, text, callback, cancel)
         self._source = name
 
     def __call__(
@@ -124,7 +124,7 @@ class Pipeline:
         pipeline remains usable after every error.
         """
         text, inputs = request_json(prompt, request, fields)
-        return self._native.run(text, inputs, callback, cancel)
+        return self._pipeline.run(text, inputs, callback, cancel)
 
     def check(
         self,
@@ -134,11 +134,11 @@ class Pipeline:
         **fields: Unpack[RequestFields],
     ) -> None:
         """Raises what a call with these arguments would raise for them, without running it."""
-        self._native.check(*request_json(prompt, request, fields))
+        self._pipeline.check(*request_json(prompt, request, fields))
 
     def close(self) -> None:
         """Releases the pipeline's memory. A second time does nothing."""
-        self._native.close()
+        self._pipeline.close()
 
     def __enter__(self) -> Self:
         return self
@@ -149,8 +149,8 @@ class Pipeline:
         self.close()
 
     def __repr__(self) -> str:
-        state = "closed, " if self._native.is_closed else ""
-        return f"<ldm_ort.Pipeline {self._source!r}, {state}ONNX Runtime {self._native.runtime_version}>"
+        state = "closed, " if self._pipeline.is_closed else ""
+        return f"<ldm_ort.Pipeline {self._source!r}, {state}ONNX Runtime {self._pipeline.runtime_version}>"
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(
@@ -161,4 +161,4 @@ class Pipeline:
 
 def runtime_version(pipeline: Pipeline) -> str:
     """Returns the version of ONNX Runtime that a pipeline uses, such as "1.31.1"."""
-    return pipeline._native.runtime_version
+    return pipeline._pipeline.runtime_version
