@@ -9,7 +9,6 @@
 //! evaluation on the same machine is in docs/performance.md.
 
 use std::hint::black_box;
-use std::ops::ControlFlow;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use half::f16;
@@ -114,7 +113,7 @@ fn whole_loop(criterion: &mut Criterion) {
                     setup,
                     |(scheduler, noise, x)| {
                         let calls = 0..scheduler.timesteps().len();
-                        let watch = &mut |_: ldm_ort::denoise::Step<'_>| ControlFlow::Continue(());
+                        let watch = &mut |_: ldm_ort::denoise::Step<'_>| {};
                         denoise(&mut model, scheduler.as_mut(), x, calls, None, noise, watch).expect("it runs");
                     },
                     criterion::BatchSize::LargeInput,

@@ -2,7 +2,7 @@
 
 Run from the repository's root, after scripts/fixtures/make_families.py and with what scripts/requirements.txt names:
 
-    python scripts/golden_tokenizer_gemma.py
+    python scripts/goldens/golden_tokenizer_gemma.py
 
 The tokenizer is that of tests/fixtures/families/sana, padded on the right as Sana's pipeline pads:
 
@@ -16,7 +16,7 @@ from pathlib import Path
 
 import transformers
 
-from golden_tokenizer_texts import PROMPTS
+from golden_tokenizer_texts import PROMPTS, padded_rows
 
 logging.disable(logging.WARNING)
 FIXTURE = Path("tests/fixtures/families/sana/tokenizer")
@@ -27,15 +27,7 @@ LENGTH = 48
 def goldens(**settings):
     tokenizer = transformers.GemmaTokenizerFast.from_pretrained(FIXTURE, **settings)
     tokenizer.padding_side = "right"
-    rows = []
-    for prompt in PROMPTS:
-        ids = tokenizer(prompt, padding="max_length", max_length=LENGTH, truncation=True).input_ids
-        whole = tokenizer(prompt).input_ids
-        # The padding's length is all there is to say of it.
-        while len(ids) > 1 and ids[-1] == ids[-2] == tokenizer.pad_token_id:
-            ids.pop()
-        rows.append({"ids": ids, "cut": max(len(whole) - LENGTH, 0)})
-    return rows
+    return padded_rows(tokenizer, LENGTH)
 
 
 def main():

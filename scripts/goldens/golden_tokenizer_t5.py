@@ -24,7 +24,7 @@ from pathlib import Path
 import sentencepiece
 import transformers
 
-from golden_tokenizer_texts import PROMPTS
+from golden_tokenizer_texts import PROMPTS, padded_rows
 
 logging.disable(logging.WARNING)
 FIXTURE = Path("tests/fixtures/tokenizer-t5")
@@ -64,15 +64,7 @@ def older(tokenizer):
 
 def goldens(folder):
     tokenizer = transformers.T5TokenizerFast.from_pretrained(folder)
-    rows = []
-    for prompt in PROMPTS:
-        ids = tokenizer(prompt, padding="max_length", max_length=LENGTH, truncation=True).input_ids
-        whole = tokenizer(prompt).input_ids
-        # The padding's length is all there is to say of it.
-        while len(ids) > 1 and ids[-1] == ids[-2] == tokenizer.pad_token_id:
-            ids.pop()
-        rows.append({"ids": ids, "cut": max(len(whole) - LENGTH, 0)})
-    return rows
+    return padded_rows(tokenizer, LENGTH)
 
 
 def main():

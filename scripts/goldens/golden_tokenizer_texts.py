@@ -1,4 +1,4 @@
-"""Awkward texts for tokenizers, for golden_tokenizer.py and golden_systems.py."""
+"""Awkward texts for tokenizers, and the ids that a tokenizer of transformers gives them."""
 
 PROMPTS = [
     "",
@@ -33,3 +33,16 @@ PROMPTS = [
     "under_score kebab-case CamelCase snake_Case99bottles",
     "private \ue000 unassigned \u0378 newer \U0001fae8 \U000323af",
 ]
+
+
+def padded_rows(tokenizer, length):
+    """The ids of every prompt, padded to a length, and the number of those that are cut."""
+    rows = []
+    for prompt in PROMPTS:
+        ids = tokenizer(prompt, padding="max_length", max_length=length, truncation=True).input_ids
+        whole = tokenizer(prompt).input_ids
+        # The padding's length is all there is to say of it.
+        while len(ids) > 1 and ids[-1] == ids[-2] == tokenizer.pad_token_id:
+            ids.pop()
+        rows.append({"ids": ids, "cut": max(len(whole) - length, 0)})
+    return rows

@@ -4,6 +4,7 @@ pub mod args;
 mod check;
 mod compare;
 mod completions;
+mod contact_sheet;
 mod demo;
 mod graph_cache;
 mod init;

@@ -37,9 +37,9 @@ pub(super) fn read_prompts_file(path: &Path) -> Result<Vec<String>> {
 
 /// A key and its values, in the order of the command line.
 #[derive(Debug, PartialEq)]
-struct Sweep {
-    key: String,
-    values: Vec<String>,
+pub(super) struct Sweep {
+    pub(super) key: String,
+    pub(super) values: Vec<String>,
 }
 
 impl Sweep {
@@ -68,7 +68,10 @@ impl Sweep {
 }
 
 /// Reads the sweeps of the command line.
-fn sweeps(args: &RunArgs) -> Result<Vec<Sweep>> {
+///
+/// # Errors
+/// [`Error::Input`] naming `--sweep`.
+pub(super) fn sweeps(args: &RunArgs) -> Result<Vec<Sweep>> {
     let sweeps = args.sweep.iter().map(|text| Sweep::parse(text)).collect::<Result<Vec<_>>>()?;
     if let Some(sweep) = sweeps.iter().enumerate().find_map(|(at, s)| sweeps[..at].iter().find(|o| o.key == s.key)) {
         return Err(Error::input("--sweep", format!("{} is given twice", sweep.key), "write all its values in one"));
@@ -93,15 +96,15 @@ pub(super) fn check(args: &RunArgs) -> Result<()> {
 }
 
 /// Splits a request into those of `--same-seed` and `--sweep`, in order: prompts outermost, then the sweeps. All start from
-/// the same seed and are checked.
+/// the same seed and are checked. The second value is the largest number of images of one prompt in a request.
 ///
 /// # Errors
 /// [`Error::Input`] or [`Error::Spec`] for a request that the pipeline cannot run.
-pub(super) fn split(args: &RunArgs, request: Request, pipeline: &Pipeline) -> Result<Vec<Request>> {
-    if !args.same_seed && args.sweep.is_empty() {
-        return Ok(vec![request]);
-    }
+pub(super) fn split(args: &RunArgs, request: Request, pipeline: &Pipeline) -> Result<(Vec<Request>, usize)> {
     let plan = &pipeline.plan().request;
+    if !args.same_seed && args.sweep.is_empty() {
+        return Ok((vec![request], plan.images));
+    }
     let mut requests = vec![request.seed(plan.seed)];
     if args.same_seed {
         let Some(prompting) = plan.task.prompting() else {
@@ -117,8 +120,13 @@ pub(super) fn split(args: &RunArgs, request: Request, pipeline: &Pipeline) -> Re
         };
         requests = requests.iter().flat_map(with_values).collect();
     }
-    requests.iter().try_for_each(|request| pipeline.check(request))?;
-    Ok(requests)
+    let mut most_images = 1;
+    for request in &requests {
+        let plan = pipeline.plan_of(request)?;
+        plan.check_inputs()?;
+        most_images = most_images.max(plan.request.images);
+    }
+    Ok((requests, most_images))
 }
 
 /// Adds the timings of another request.

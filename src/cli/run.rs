@@ -8,6 +8,7 @@ use ndarray::{Axis, stack};
 
 use super::args::{Global, RunArgs};
 use super::compare;
+use super::contact_sheet::ContactSheets;
 use super::interrupt::Interrupt;
 use super::memory::Watch;
 use super::output::{self, warn};
@@ -57,7 +58,7 @@ pub fn run(args: &RunArgs, global: &Global, out: &mut (dyn Write + Send)) -> Res
         warn(replay.prepare(&mut pipeline)?);
         request = replay.request(&pipeline.plan().spec);
     }
-    let requests = requests::split(args, request, &pipeline)?;
+    let (requests, most_images) = requests::split(args, request, &pipeline)?;
     let plan = pipeline.plan();
     let saver = |dir: &Path| Saver::new(dir).map(|saver| saver.with_form(form.0, form.1.clone()));
     let savers = (0..=plan.stages.len()).map(|stages| plan.spec.folder(stages).map(&saver).transpose());
@@ -71,6 +72,7 @@ pub fn run(args: &RunArgs, global: &Global, out: &mut (dyn Write + Send)) -> Res
         shown: if args.compare { Presentation::Later(Vec::new()) } else { Presentation::Alone },
         previews: None,
         first_index: 0,
+        sheets: contact_sheets(args, most_images)?,
     };
     let (found, opened) = pipeline.opening_seconds();
     let (timings, full_timings) = make(pipeline, &requests, args.compare, &mut writer, &mut watched, &cancel)?;
@@ -78,11 +80,7 @@ pub fn run(args: &RunArgs, global: &Global, out: &mut (dyn Write + Send)) -> Res
     if let Some(memory) = memory {
         memory.print();
     }
-    if let Some((path, latents)) = args.save_latents.as_ref().zip(writer.latents) {
-        let views: Vec<_> = latents.iter().map(|l| l.view()).collect();
-        let all = stack(Axis(0), &views).map_err(|e| Error::input("--save-latents", e.to_string(), ""))?;
-        npy::write_f32(path, all.view().into_dyn())?;
-    }
+    write_collected(args, writer, global.quiet)?;
     if !global.quiet {
         summary(&timings, found, opened, waited.as_secs_f64(), started.elapsed().as_secs_f64());
         if let Some(full) = full_timings {
@@ -125,7 +123,7 @@ fn make_all(
 ) -> Result<Timings> {
     let Some((last, others)) = requests.split_last() else { return Ok(Timings::default()) };
     let mut timings = make_some(&mut pipeline, others, 1, suffix, writer, watched, cancel)?;
-    preview(&pipeline.plan_of(last)?, suffix, writer, watched);
+    begin_request(&pipeline.plan_of(last)?, suffix, writer, watched);
     watched.progress.begin_request(0);
     let run = |observer: &mut dyn FnMut(Event)| pipeline.run_last(last, cancel, observer);
     requests::add_timings(&mut timings, &run_watched(run, writer, watched, cancel)?);
@@ -145,7 +143,7 @@ fn make_some(
     let mut timings = Timings::default();
     for (at, request) in requests.iter().enumerate() {
         let plan = pipeline.plan_of(request)?;
-        preview(&plan, suffix, writer, watched);
+        begin_request(&plan, suffix, writer, watched);
         watched.progress.begin_request(requests.len() - at - 1 + left);
         let run = |observer: &mut dyn FnMut(Event)| pipeline.run(request, cancel, observer);
         requests::add_timings(&mut timings, &run_watched(run, writer, watched, cancel)?);
@@ -185,13 +183,44 @@ impl Watched {
     }
 }
 
-/// Has previews of this pipeline's images written from now on, and removed with the images, if it asks for any.
-fn preview(plan: &Plan, suffix: &'static str, writer: &mut ImageWriter<'_>, watched: &mut Watched) {
+/// Writes the files that hold something of all images: the latents and the contact sheets.
+fn write_collected(args: &RunArgs, writer: ImageWriter<'_>, is_quiet: bool) -> Result<()> {
+    if let Some((path, latents)) = args.save_latents.as_ref().zip(writer.latents) {
+        let views: Vec<_> = latents.iter().map(|l| l.view()).collect();
+        let all = stack(Axis(0), &views).map_err(|e| Error::input("--save-latents", e.to_string(), ""))?;
+        npy::write_f32(path, all.view().into_dyn())?;
+    }
+    if let Some((sheets, saver)) = writer.sheets.zip(writer.savers.last().and_then(Option::as_ref)) {
+        for path in sheets.write(saver)?.iter().filter(|_| !is_quiet) {
+            output::say(&format!("contact sheet: {}", path.display()));
+        }
+    }
+    Ok(())
+}
+
+/// The contact sheets of a sweep. A sweep of too many images has none.
+fn contact_sheets(args: &RunArgs, most_images: usize) -> Result<Option<ContactSheets>> {
+    if args.sweep.is_empty() {
+        return Ok(None);
+    }
+    let sheets = ContactSheets::new(requests::sweeps(args)?, most_images);
+    if sheets.is_none() {
+        warn(["no contact sheet is written: the sweep has too many images for one"]);
+    }
+    Ok(sheets)
+}
+
+/// Begins a request: has previews of its images written from now on, and removed with the images, if it asks for any, and
+/// its images added to the contact sheets.
+fn begin_request(plan: &Plan, suffix: &'static str, writer: &mut ImageWriter<'_>, watched: &mut Watched) {
     let models = std::iter::once(&plan.model).chain(plan.stages.iter().map(|stage| &stage.model));
     let asks = models.into_iter().any(|model| model.preview.is_some());
     let saver = writer.savers.last().and_then(Option::as_ref).filter(|_| asks);
     watched.previews = saver.map(|saver| Previews::new(plan, saver, suffix, writer.first_index));
     writer.previews.clone_from(&watched.previews);
+    if let Some(sheets) = &mut writer.sheets {
+        sheets.begin_request(plan.request.images);
+    }
 }
 
 /// Lets `run` make its images. Each is written while the next are made; when this returns, all are.
@@ -202,13 +231,10 @@ fn run_watched(
     cancel: &Cancel,
 ) -> Result<Timings> {
     std::thread::scope(|scope| {
-        let mut writing = Writing::begin(scope, writer)?;
+        let mut writing = Writing::begin(scope, writer, cancel)?;
         let result = run(&mut |event| {
             watched.pace.notice(&event);
-            if writing.notice(&event, &watched.pace).is_break() {
-                cancel.cancel();
-                return;
-            }
+            writing.notice(&event, &watched.pace);
             let preview = match &event {
                 Event::Preview { image, width, height, rgb, .. } => {
                     watched.previews.iter_mut().for_each(|previews| previews.write(*image, *width, *height, rgb));

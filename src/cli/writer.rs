@@ -1,7 +1,6 @@
 //! The images of `ldm-ort run`: written in a thread of their own, in their order, while the next are denoised.
 
 use std::io::Write;
-use std::ops::ControlFlow;
 use std::path::Path;
 use std::thread::Scope;
 use std::time::{Duration, Instant};
@@ -11,11 +10,13 @@ use ndarray::ArrayD;
 use serde_json::{Value, json};
 
 use super::compare::{self, ComparedImage, Comparison};
+use super::contact_sheet::ContactSheets;
 use super::output::{self, warn};
 use super::preview::Previews;
 use crate::engine::{BackgroundWriter, Event, Image, Replay, Saver};
 use crate::error::{Error, Result};
 use crate::metadata::{FewerEvaluations, Record};
+use crate::session::Cancel;
 
 /// An image to be written.
 struct Job {
@@ -27,20 +28,23 @@ struct Job {
 pub(super) struct Writing<'scope>(BackgroundWriter<'scope, Job>);
 
 impl<'scope> Writing<'scope> {
-    /// Begins to write what is handed over.
+    /// Begins to write what is handed over. The first image that cannot be written cancels the run, and
+    /// [`Writing::finish`] returns its error.
     ///
     /// # Errors
     /// [`Error::Io`] if the thread can't be started.
-    pub(super) fn begin(scope: &'scope Scope<'scope, '_>, writer: &'scope mut ImageWriter<'_>) -> Result<Self> {
-        BackgroundWriter::begin(scope, move |job| writer.write(&job)).map(Self)
+    pub(super) fn begin(
+        scope: &'scope Scope<'scope, '_>,
+        writer: &'scope mut ImageWriter<'_>,
+        cancel: &Cancel,
+    ) -> Result<Self> {
+        BackgroundWriter::begin(scope, cancel, move |job| writer.write(&job)).map(Self)
     }
 
-    /// Hands over the image of an event that has one. Breaks once an image could not be written, which
-    /// [`Writing::finish`] then tells of.
-    pub(super) fn notice(&mut self, event: &Event, pace: &Pace) -> ControlFlow<()> {
-        match event {
-            Event::Image(image) => self.0.hand(Job { image: image.as_ref().clone(), pace: pace.clone() }),
-            _ => self.0.flow(),
+    /// Hands over the image of an event that has one.
+    pub(super) fn notice(&mut self, event: &Event, pace: &Pace) {
+        if let Event::Image(image) = event {
+            self.0.hand(Job { image: image.as_ref().clone(), pace: pace.clone() });
         }
     }
 
@@ -89,6 +93,8 @@ pub(super) struct ImageWriter<'a> {
     pub previews: Option<Previews>,
     /// The number of images of the requests before this one.
     pub first_index: usize,
+    /// The contact sheets of `--sweep`.
+    pub sheets: Option<ContactSheets>,
 }
 
 /// Times of one image, for `--json`.
@@ -154,6 +160,9 @@ impl ImageWriter<'_> {
         }
         if let Some(latents) = self.latents.as_mut().filter(|_| is_last && !is_full) {
             latents.push(image.latents().to_owned());
+        }
+        if let Some(sheets) = self.sheets.as_mut().filter(|_| is_last && !is_full) {
+            sheets.add(image, self.first_index)?;
         }
         let object = self.object(image, pace, &path, &record)?;
         let (index, stages, seconds) = (self.first_index + image.index(), image.stages(), image.seconds());

@@ -15,7 +15,7 @@ mod shallow;
 mod tests;
 mod unmasked_latents;
 
-use std::ops::{ControlFlow, Range};
+use std::ops::Range;
 
 use ndarray::{ArrayD, ArrayViewD, IxDyn};
 
@@ -133,7 +133,7 @@ pub struct Step<'a> {
     pub x0: Option<ArrayViewD<'a, f32>>,
 }
 
-/// Observes the steps of a run and can stop it. Implemented by every `FnMut(Step<'_>) -> ControlFlow<()>`.
+/// Observes the steps of a run. Implemented by every `FnMut(Step<'_>)`.
 pub trait StepWatcher {
     /// Returns true to receive the predicted original sample of this evaluation, counted from 1. The run is the same
     /// either way.
@@ -145,24 +145,25 @@ pub trait StepWatcher {
     /// Observes a step.
     ///
     /// # Errors
-    /// The watcher's error, which ends the run.
-    fn observe(&mut self, step: Step<'_>) -> Result<ControlFlow<()>>;
+    /// The watcher's error, which ends the run; [`Error::Interrupted`] if the run is cancelled.
+    fn observe(&mut self, step: Step<'_>) -> Result<()>;
 }
 
-impl<F: FnMut(Step<'_>) -> ControlFlow<()>> StepWatcher for F {
-    fn observe(&mut self, step: Step<'_>) -> Result<ControlFlow<()>> {
-        Ok(self(step))
+impl<F: FnMut(Step<'_>)> StepWatcher for F {
+    fn observe(&mut self, step: Step<'_>) -> Result<()> {
+        self(step);
+        Ok(())
     }
 }
 
 /// Denoises `sample` in place over the evaluations `span`, indices into the scheduler's timesteps.
 ///
 /// The one loop of all tasks and families: scale, predict, step, and restore the unmasked latents. `watch` observes the
-/// sample after each evaluation and can stop the run.
+/// sample after each evaluation.
 ///
 /// # Errors
 /// [`Error::NonFinite`] naming the step as soon as a prediction holds NaN or infinity, [`Error::Interrupted`] naming
-/// the step when `watch` breaks or the denoiser is canceled, and the denoiser's errors.
+/// the step if the run is cancelled, and the denoiser's errors.
 pub fn denoise(
     denoiser: &mut dyn Denoiser,
     scheduler: &mut dyn Scheduler,
@@ -187,11 +188,11 @@ pub fn denoise(
         scheduler.scale_model_input(step, x, &mut scaled);
         let position =
             StepPosition { step: call.step() + 1, steps: call.steps(), first_image: 0, images, total_images: images };
-        let interrupted = || Error::Interrupted { at_step: Some(position) };
-        denoiser.predict(&scaled, call, &mut prediction).map_err(|error| match error {
-            Error::Interrupted { .. } => interrupted(),
+        let at_step = |error: Error| match error {
+            Error::Interrupted { .. } => Error::Interrupted { at_step: Some(position) },
             error => error,
-        })?;
+        };
+        denoiser.predict(&scaled, call, &mut prediction).map_err(at_step)?;
         require_finite(&prediction, "the denoiser's prediction", position.step, position.steps)?;
         let wants_x0 = watch.wants_x0(call.index + 1, calls, order);
         if wants_x0 {
@@ -212,9 +213,7 @@ pub fn denoise(
             sample: view(&shape, x)?,
             x0: if wants_x0 { Some(view(&shape, &x0)?) } else { None },
         };
-        if watch.observe(state)?.is_break() {
-            return Err(interrupted());
-        }
+        watch.observe(state).map_err(at_step)?;
     }
     Ok(())
 }

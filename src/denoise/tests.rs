@@ -39,11 +39,11 @@ impl StepWatcher for X0Recorder {
         self.0.is_some()
     }
 
-    fn observe(&mut self, step: Step<'_>) -> Result<ControlFlow<()>> {
+    fn observe(&mut self, step: Step<'_>) -> Result<()> {
         if let (Some(seen), Some(x0)) = (&mut self.0, step.x0) {
             seen.push(x0.to_owned());
         }
-        Ok(ControlFlow::Continue(()))
+        Ok(())
     }
 }
 

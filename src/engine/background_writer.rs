@@ -1,21 +1,23 @@
 //! Work that is done in a thread of its own while that which makes more of it goes on.
 
-use std::ops::ControlFlow;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::{Scope, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 
 use crate::error::Result;
+use crate::session::Cancel;
 use crate::threads;
 
 /// The number of jobs that may wait. Handing over one more blocks until there is room.
 const WAITING: usize = 4;
 
-/// A thread that does jobs in the order in which they are handed over. It ends with the first that fails.
+/// A thread that does jobs in the order in which they are handed over. It ends with the first that fails, and cancels the work
+/// that makes more of them.
 pub(crate) struct BackgroundWriter<'scope, T> {
     jobs: SyncSender<T>,
     thread: ScopedJoinHandle<'scope, Result<()>>,
     waited: Duration,
+    cancel: Cancel,
 }
 
 impl<'scope, T: Send + 'scope> BackgroundWriter<'scope, T> {
@@ -23,24 +25,24 @@ impl<'scope, T: Send + 'scope> BackgroundWriter<'scope, T> {
     /// [`Error::Io`](crate::Error::Io) if the thread can't be started.
     pub(crate) fn begin(
         scope: &'scope Scope<'scope, '_>,
+        cancel: &Cancel,
         work: impl FnMut(T) -> Result<()> + Send + 'scope,
     ) -> Result<Self> {
         let (jobs, queue) = sync_channel(WAITING);
-        let thread = threads::spawn_scoped(scope, "image writer", move || queue.into_iter().try_for_each(work))?;
-        Ok(Self { jobs, thread, waited: Duration::ZERO })
+        let failed = cancel.clone();
+        let work = move || queue.into_iter().try_for_each(work).inspect_err(|_| failed.cancel());
+        let thread = threads::spawn_scoped(scope, "image writer", work)?;
+        Ok(Self { jobs, thread, waited: Duration::ZERO, cancel: cancel.clone() })
     }
 
-    /// Hands over a job; breaks where one before it has failed.
-    pub(crate) fn hand(&mut self, job: T) -> ControlFlow<()> {
+    /// Hands over a job, which is dropped if one before it has failed.
+    pub(crate) fn hand(&mut self, job: T) {
         let began = Instant::now();
-        let handed = self.jobs.send(job);
+        if self.jobs.send(job).is_err() {
+            // The thread is over, be it by a panic.
+            self.cancel.cancel();
+        }
         self.waited += began.elapsed();
-        handed.map_or(ControlFlow::Break(()), ControlFlow::Continue)
-    }
-
-    /// Breaks where a job has failed.
-    pub(crate) fn flow(&self) -> ControlFlow<()> {
-        if self.thread.is_finished() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }
 
     /// Waits until all jobs are done, and returns how long they were waited for in all.
@@ -76,9 +78,11 @@ mod tests {
                 done.push(job);
                 Ok(())
             };
-            let mut behind = BackgroundWriter::begin(scope, work).expect("a thread");
+            let cancel = Cancel::new();
+            let mut behind = BackgroundWriter::begin(scope, &cancel, work).expect("a thread");
             for job in 0..20 {
-                if behind.hand(job).is_break() {
+                behind.hand(job);
+                if cancel.is_cancelled() {
                     break;
                 }
                 handed += 1;
@@ -110,13 +114,15 @@ mod tests {
     #[test]
     fn who_hands_over_nothing_learns_of_a_failure_too() {
         std::thread::scope(|scope| {
-            let mut behind =
-                BackgroundWriter::begin(scope, |()| Err(Error::input("job", "none", ""))).expect("a thread");
-            assert!(behind.flow().is_continue() && behind.hand(()).is_continue());
-            while behind.flow().is_continue() {
+            let cancel = Cancel::new();
+            let fails = |()| Err(Error::input("job", "none", ""));
+            let mut behind = BackgroundWriter::begin(scope, &cancel, fails).expect("a thread");
+            assert!(!cancel.is_cancelled());
+            behind.hand(());
+            while !cancel.is_cancelled() {
                 std::thread::yield_now();
             }
-            assert!(behind.hand(()).is_break() && behind.finish().is_err());
+            assert!(behind.finish().is_err());
         });
     }
 }

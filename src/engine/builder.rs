@@ -236,7 +236,7 @@ impl Engine {
         cancel: &Cancel,
         observer: &mut dyn FnMut(Event),
     ) -> Result<()> {
-        let mut converter = Converter::new(observer, cancel, None);
+        let mut converter = Converter::new(observer, None);
         let mut notice = |event: ExecutionEvent<'_>| converter.notice(event);
         Execution::load(plan, runtime, cancel, &mut notice)?.open_all(plan, cancel, &mut notice)
     }
@@ -252,7 +252,7 @@ impl Engine {
         cancel: &Cancel,
         observer: &mut dyn FnMut(Event),
     ) -> Result<Vec<CachedGraph>> {
-        let mut converter = Converter::new(observer, cancel, None);
+        let mut converter = Converter::new(observer, None);
         let mut graphs = Vec::new();
         for own in plan.executions() {
             graphs.extend(Execution::prepare(own, runtime, cancel, &mut |event: ExecutionEvent<'_>| {

@@ -1,6 +1,5 @@
 //! Turns the events of an execution into those of a pipeline.
 
-use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
@@ -8,31 +7,24 @@ use super::recorder::Recorder;
 use super::{Event, Image};
 use crate::execution::ExecutionEvent;
 use crate::plan::name;
-use crate::session::Cancel;
 
-/// Turns the events of an execution into those of a pipeline, and stops it once it is cancelled.
+/// Turns the events of an execution into those of a pipeline.
 pub(super) struct Converter<'a> {
     observer: &'a mut dyn FnMut(Event),
-    cancel: &'a Cancel,
     recorder: Option<Arc<Mutex<Recorder>>>,
     /// The end of the step before.
     last: Instant,
 }
 
 impl<'a> Converter<'a> {
-    pub(super) fn new(
-        observer: &'a mut dyn FnMut(Event),
-        cancel: &'a Cancel,
-        recorder: Option<Arc<Mutex<Recorder>>>,
-    ) -> Self {
-        Self { observer, cancel, recorder, last: Instant::now() }
+    pub(super) fn new(observer: &'a mut dyn FnMut(Event), recorder: Option<Arc<Mutex<Recorder>>>) -> Self {
+        Self { observer, recorder, last: Instant::now() }
     }
 
-    pub(super) fn notice(&mut self, event: ExecutionEvent<'_>) -> ControlFlow<()> {
+    pub(super) fn notice(&mut self, event: ExecutionEvent<'_>) {
         if let Some(event) = self.convert(event) {
             (self.observer)(event);
         }
-        if self.cancel.is_cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }
 
     fn convert(&mut self, event: ExecutionEvent<'_>) -> Option<Event> {

@@ -41,7 +41,7 @@ impl Pipeline {
         let sources = ModelSources::open(&spec)?;
         let (plan, runtime) = engine.plan(spec.clone(), &sources, cancel, observer)?;
         let planned = started.elapsed().as_secs_f64();
-        let mut converter = Converter::new(observer, cancel, None);
+        let mut converter = Converter::new(observer, None);
         let execution =
             Execution::load(&plan, &runtime, cancel, &mut |event: ExecutionEvent<'_>| converter.notice(event))?;
         let opening_seconds = (planned, started.elapsed().as_secs_f64() - planned);
@@ -111,7 +111,7 @@ impl Pipeline {
     /// graph fails with. The pipeline can be used after an error.
     pub fn run(&mut self, request: &Request, cancel: &Cancel, observer: &mut dyn FnMut(Event)) -> Result<Timings> {
         let plan = self.plan_of(request)?;
-        let mut converter = Converter::new(observer, cancel, Some(self.recorder(&plan)));
+        let mut converter = Converter::new(observer, Some(self.recorder(&plan)));
         let timings = self.execution.run(&plan, cancel, &mut |event: ExecutionEvent<'_>| converter.notice(event))?;
         observer(Event::Done { timings });
         Ok(timings)
@@ -123,7 +123,7 @@ impl Pipeline {
     /// As [`Pipeline::run`].
     pub fn run_last(self, request: &Request, cancel: &Cancel, observer: &mut dyn FnMut(Event)) -> Result<Timings> {
         let plan = self.plan_of(request)?;
-        let mut converter = Converter::new(observer, cancel, Some(self.recorder(&plan)));
+        let mut converter = Converter::new(observer, Some(self.recorder(&plan)));
         let timings = self.execution.finish(&plan, cancel, &mut |event: ExecutionEvent<'_>| converter.notice(event))?;
         observer(Event::Done { timings });
         Ok(timings)

@@ -6,7 +6,7 @@ use super::NamePattern;
 use crate::error::{Error, Result};
 use crate::execution::FinishedImage;
 use crate::files;
-use crate::image::{ImageFormat, encode_as};
+use crate::image::{ImageFormat, Rgb8, encode_as};
 use crate::metadata::Record;
 
 /// Writes images into a folder.
@@ -59,8 +59,23 @@ impl Saver {
     /// # Errors
     /// [`Error::Io`] if the image cannot be written, for example because the disk is full.
     pub fn save(&self, image: &FinishedImage, index: usize, suffix: &str, record: &Record) -> Result<PathBuf> {
-        let stem = self.pattern.fill(&slug(&image.prompt), image.seed, index) + suffix;
-        let bytes = encode_as(&image.pixels, self.format, &record.chunks()?)?;
+        self.save_pixels(&image.pixels, (&image.prompt, image.seed, index), suffix, &record.chunks()?)
+    }
+
+    /// Writes pixels with texts, whole or not at all, and returns their path. Their name is that of an image with this
+    /// prompt, seed and index, and `suffix` at its end.
+    ///
+    /// # Errors
+    /// As [`Saver::save`].
+    pub(crate) fn save_pixels(
+        &self,
+        pixels: &Rgb8,
+        (prompt, seed, index): (&str, u64, usize),
+        suffix: &str,
+        texts: &[(&str, String)],
+    ) -> Result<PathBuf> {
+        let stem = self.pattern.fill(&slug(prompt), seed, index) + suffix;
+        let bytes = encode_as(pixels, self.format, texts)?;
         files::write_new_or_same(self.names(stem, self.format.extension()), &bytes)
     }
 

@@ -9,7 +9,7 @@ use ndarray::{ArrayD, Axis, Slice};
 use super::denoising::{DenoisingLoop, LoopOutcome};
 use super::event::{ExecutionEvent, Observer};
 use super::finished_image::Timings;
-use super::interrupt::stop_if;
+use super::interrupt::report;
 use super::parts::{Decoding, Opener, Parts};
 use super::pool::Pool;
 use crate::denoise::{BatchNoise, Evaluations};
@@ -83,14 +83,14 @@ impl<'a> ModelRun<'a> {
         &mut self,
         indices: Range<usize>,
         handed: Option<StageOutput<'_>>,
-        observer: &mut dyn Observer,
+        observer: &mut Observer<'_>,
         timings: &mut Timings,
     ) -> Result<DenoisedBatch> {
         let request = self.request;
         let of = request.total_images();
         let (first, images) = (indices.start, indices.len());
         let started = Instant::now();
-        stop_if(observer.notice(ExecutionEvent::Preparing { first, images, of }))?;
+        report(observer, self.cancel, ExecutionEvent::Preparing { first, images, of })?;
         let seeds: Vec<u64> = indices.clone().map(|i| request.seed_of(i)).collect();
         let mut noise = BatchNoise::new(request.noise, &seeds);
         let mut scheduler = request.scheduler.build(&request.schedule(images))?;
@@ -133,7 +133,7 @@ impl<'a> ModelRun<'a> {
         &mut self,
         batch: &DenoisedBatch,
         row: usize,
-        observer: &mut dyn Observer,
+        observer: &mut Observer<'_>,
         timings: &mut Timings,
     ) -> Result<(Rgb8, f64)> {
         let (plan, request, cancel) = (self.plan, self.request, self.cancel);
@@ -142,7 +142,7 @@ impl<'a> ModelRun<'a> {
         let mut opener = Opener::new(plan, self.runtime, self.pool, cancel, observer);
         let Decoding { decoder } = opener.decoding(&mut self.parts)?;
         timings.open += opening.elapsed().as_secs_f64();
-        stop_if(observer.notice(ExecutionEvent::Decoding { index, of }))?;
+        report(observer, cancel, ExecutionEvent::Decoding { index, of })?;
         let decoding = Instant::now();
         let latents = batch.latents.slice_axis(Axis(0), Slice::from(row..=row));
         let [_, height, width] = plan.model.sample_shape(request.width, request.height);

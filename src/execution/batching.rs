@@ -5,7 +5,7 @@ use std::time::Instant;
 use ndarray::{ArrayD, IxDyn};
 
 use super::event::{ExecutionEvent, Observer};
-use super::interrupt::stop_if;
+use super::interrupt::report;
 use super::parts;
 use super::pool::{Pool, session_options};
 use crate::error::{Error, Result};
@@ -27,10 +27,10 @@ pub(super) fn rows(
     runtime: &Runtime,
     pool: &mut Pool,
     cancel: &Cancel,
-    observer: &mut dyn Observer,
+    observer: &mut Observer<'_>,
 ) -> Result<Option<Rows>> {
     let Some(place) = place(plan, runtime)? else { return Ok(None) };
-    stop_if(observer.notice(ExecutionEvent::Measuring { component: plan.model.denoiser.kind }))?;
+    report(observer, cancel, ExecutionEvent::Measuring { component: plan.model.denoiser.kind })?;
     let rows = match measure(plan, runtime, cancel, observer) {
         Err(error @ Error::Interrupted { .. }) => return Err(error),
         // Ones need not be what a graph can be run on.
@@ -90,7 +90,7 @@ fn measure(
     plan: &ExecutionPlan,
     runtime: &Runtime,
     cancel: &Cancel,
-    observer: &mut dyn Observer,
+    observer: &mut Observer<'_>,
 ) -> Result<Option<Rows>> {
     let Some(mut split) = Trial::new(plan, Batching::Split, runtime, cancel, observer)? else { return Ok(None) };
     let at_the_same_time = split.seconds(2)?;
@@ -114,7 +114,7 @@ fn batched(
     rows: &mut Rows,
     runtime: &Runtime,
     cancel: &Cancel,
-    observer: &mut dyn Observer,
+    observer: &mut Observer<'_>,
 ) -> Result<()> {
     let Some(mut trial) = Trial::new(plan, Batching::Batched, runtime, cancel, observer)? else { return Ok(()) };
     let seconds = trial.seconds(1);
@@ -144,7 +144,7 @@ impl<'a> Trial<'a> {
         way: Batching,
         runtime: &Runtime,
         cancel: &'a Cancel,
-        observer: &mut dyn Observer,
+        observer: &mut Observer<'_>,
     ) -> Result<Option<Self>> {
         let mut plan = plan.clone();
         plan.device.batching = way;
@@ -163,7 +163,7 @@ impl<'a> Trial<'a> {
         let opening = plan.opening(&plan.model.denoiser);
         let options = session_options(&plan, &opening, cancel);
         let was_kept = cache.contains(runtime, graph, &opening.passes, &options)?;
-        let mut tell = |event: graph_cache::GraphCacheEvent<'_>| parts::forward(&opening, event, observer, cancel);
+        let mut tell = |event: graph_cache::GraphCacheEvent<'_>| parts::forward(&opening, event, observer);
         let Some(entry) = cache.optimize(runtime, graph, &opening.passes, &options, &mut tell)? else {
             return Ok(None);
         };

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::batch::{BatchInput, ModelRun};
 use super::event::{ExecutionEvent, Observer};
 use super::finished_image::Timings;
-use super::interrupt::stop_if;
+use super::interrupt::report;
 use super::parts::{Beginning, Opener};
 use crate::denoise::BatchNoise;
 use crate::error::Result;
@@ -21,7 +21,7 @@ impl ModelRun<'_> {
         &mut self,
         input: BatchInput<'_>,
         noise: &mut BatchNoise,
-        observer: &mut dyn Observer,
+        observer: &mut Observer<'_>,
         timings: &mut Timings,
     ) -> Result<(Start, Duration)> {
         let (plan, request, cancel) = (self.plan, self.request, self.cancel);
@@ -74,7 +74,7 @@ impl ModelRun<'_> {
         }
         timings.texts += encodings.encoded_count() - encoded;
         for warning in warnings {
-            stop_if(observer.notice(ExecutionEvent::Warning(warning)))?;
+            report(observer, cancel, ExecutionEvent::Warning(warning))?;
         }
         Ok((start, opened))
     }

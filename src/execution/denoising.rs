@@ -6,7 +6,7 @@ use std::time::Duration;
 use ndarray::ArrayD;
 
 use super::event::{ExecutionEvent, Observer};
-use super::interrupt::{of_images, stop_if};
+use super::interrupt::{of_images, report};
 use super::parts::Denoising;
 use super::previews::Watching;
 use crate::denoise::{
@@ -50,7 +50,7 @@ impl DenoisingLoop<'_> {
         start: Start,
         scheduler: &mut dyn Scheduler,
         noise: &mut BatchNoise,
-        observer: &mut dyn Observer,
+        observer: &mut Observer<'_>,
     ) -> Result<LoopOutcome> {
         let (plan, request, cancel) = (self.plan, self.request, self.cancel);
         let (first, of) = (self.images.start, request.total_images());
@@ -70,7 +70,7 @@ impl DenoisingLoop<'_> {
             .with_controls(controls.collect())
             .with_outer(shallow.map(|((_, session), tensor)| Shallow::new(session, tensor)))
             .with_guidance_interval(request.guidance_interval);
-        stop_if(observer.notice(ExecutionEvent::Denoising { first, of }))?;
+        report(observer, cancel, ExecutionEvent::Denoising { first, of })?;
         let [_, height, width] = sample_shape;
         let mut watch = Watching {
             observer,

@@ -1,6 +1,5 @@
 //! Events of loading and running a pipeline.
 
-use std::ops::ControlFlow;
 use std::path::Path;
 
 use super::FinishedImage;
@@ -117,27 +116,5 @@ pub enum ExecutionEvent<'a> {
     },
 }
 
-/// Sees everything that happens and may stop it.
-///
-/// Every `FnMut(ExecutionEvent<'_>) -> ControlFlow<()>` is an observer. `ControlFlow::Break` ends the run with
-/// [`Error::Interrupted`](crate::Error::Interrupted).
-pub trait Observer {
-    /// Called with each event.
-    fn notice(&mut self, event: ExecutionEvent<'_>) -> ControlFlow<()>;
-}
-
-impl<F: FnMut(ExecutionEvent<'_>) -> ControlFlow<()>> Observer for F {
-    fn notice(&mut self, event: ExecutionEvent<'_>) -> ControlFlow<()> {
-        self(event)
-    }
-}
-
-/// Watches nothing.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Unwatched;
-
-impl Observer for Unwatched {
-    fn notice(&mut self, _: ExecutionEvent<'_>) -> ControlFlow<()> {
-        ControlFlow::Continue(())
-    }
-}
+/// Sees everything that happens. An observer that wants to stop the run cancels its [`Cancel`](crate::Cancel).
+pub type Observer<'o> = dyn FnMut(ExecutionEvent<'_>) + 'o;

@@ -1,15 +1,13 @@
-//! Runs that are stopped.
+//! Runs that are cancelled.
 
-use std::ops::ControlFlow;
-
+use super::event::{ExecutionEvent, Observer};
 use crate::error::{Error, Result, StepPosition};
+use crate::session::Cancel;
 
-/// Ends a run that its observer stops.
-pub(super) fn stop_if(flow: ControlFlow<()>) -> Result<()> {
-    match flow {
-        ControlFlow::Continue(()) => Ok(()),
-        ControlFlow::Break(()) => Err(Error::Interrupted { at_step: None }),
-    }
+/// Reports an event, and ends the run if it is cancelled by then.
+pub(super) fn report(observer: &mut Observer<'_>, cancel: &Cancel, event: ExecutionEvent<'_>) -> Result<()> {
+    observer(event);
+    cancel.check()
 }
 
 /// Adds the images of a batch to the error of its interruption.

@@ -15,6 +15,6 @@ mod previews;
 mod ready;
 mod stages;
 
-pub use event::{ExecutionEvent, Observer, Unwatched};
+pub use event::{ExecutionEvent, Observer};
 pub use finished_image::{FinishedImage, Timings};
 pub use open::Execution;

@@ -34,8 +34,8 @@ impl Execution {
     /// # Errors
     /// [`Error::Graph`](crate::Error::Graph) if the runtime refuses a graph, [`Error::Provider`](crate::Error::Provider) if no provider of a list can be used,
     /// [`Error::Model`](crate::Error::Model) if graph and tokenizer do not fit, [`Error::Memory`](crate::Error::Memory) if the machine has less memory free than a
-    /// run takes, [`Error::Interrupted`](crate::Error::Interrupted) when the observer breaks; each within [`Error::Stage`](crate::Error::Stage) if there are several models.
-    pub fn load(plan: &Plan, runtime: &Runtime, cancel: &Cancel, observer: &mut dyn Observer) -> Result<Self> {
+    /// run takes, [`Error::Interrupted`](crate::Error::Interrupted) if `cancel` is thrown; each within [`Error::Stage`](crate::Error::Stage) if there are several models.
+    pub fn load(plan: &Plan, runtime: &Runtime, cancel: &Cancel, observer: &mut Observer<'_>) -> Result<Self> {
         let mut execution = Self::new(runtime);
         execution.ready(plan, true, cancel, observer)?;
         Ok(execution)
@@ -45,11 +45,11 @@ impl Execution {
     ///
     /// # Errors
     /// As [`Execution::load`].
-    pub fn open_all(&mut self, plan: &Plan, cancel: &Cancel, observer: &mut dyn Observer) -> Result<()> {
+    pub fn open_all(&mut self, plan: &Plan, cancel: &Cancel, observer: &mut Observer<'_>) -> Result<()> {
         let models = self.ready(plan, false, cancel, observer)?;
         for (at, model) in models.iter().enumerate() {
             let (runtime, pool) = (&self.runtime, &mut self.pool);
-            within(plan, at, observer, &mut |observer| {
+            within(plan, at, cancel, observer, &mut |observer| {
                 Opener::new(&model.plan, runtime, pool, cancel, observer).open_all()
             })?;
         }
@@ -67,7 +67,7 @@ impl Execution {
     /// # Errors
     /// [`Error::NonFinite`](crate::Error::NonFinite) naming the step, [`Error::Interrupted`](crate::Error::Interrupted), [`Error::Input`](crate::Error::Input) if an input does not fit, those of
     /// [`Execution::load`], and those of running the graphs.
-    pub fn run(&mut self, plan: &Plan, cancel: &Cancel, observer: &mut dyn Observer) -> Result<Timings> {
+    pub fn run(&mut self, plan: &Plan, cancel: &Cancel, observer: &mut Observer<'_>) -> Result<Timings> {
         self.make(plan, false, cancel, observer)
     }
 
@@ -76,11 +76,11 @@ impl Execution {
     ///
     /// # Errors
     /// As [`Execution::run`].
-    pub fn finish(mut self, plan: &Plan, cancel: &Cancel, observer: &mut dyn Observer) -> Result<Timings> {
+    pub fn finish(mut self, plan: &Plan, cancel: &Cancel, observer: &mut Observer<'_>) -> Result<Timings> {
         self.make(plan, true, cancel, observer)
     }
 
-    fn make(&mut self, plan: &Plan, is_last: bool, cancel: &Cancel, observer: &mut dyn Observer) -> Result<Timings> {
+    fn make(&mut self, plan: &Plan, is_last: bool, cancel: &Cancel, observer: &mut Observer<'_>) -> Result<Timings> {
         let models = self.ready(plan, false, cancel, observer)?;
         if is_last {
             self.close_others(&models);
@@ -93,7 +93,7 @@ impl Execution {
             let mut images = Vec::new();
             for (at, model) in models.iter().enumerate() {
                 let (runtime, pool) = (&self.runtime, &mut self.pool);
-                images = within(plan, at, observer, &mut |observer| {
+                images = within(plan, at, cancel, observer, &mut |observer| {
                     let mut stage =
                         StageRun::new((plan, at), model, (runtime, &mut *pool), is_last, cancel, &mut timings);
                     stage.run(batch.clone(), &images, observer)

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::event::{ExecutionEvent, Observer};
-use super::interrupt::stop_if;
+use super::interrupt::report;
 use super::pool::{Pool, SessionKey, openings, session_options};
 use crate::bundle::{ConditionerSignature, VaeDecoderSignature};
 use crate::conditioner::Conditioner;
@@ -96,7 +96,7 @@ pub(super) struct Opener<'a> {
     runtime: &'a Runtime,
     pool: &'a mut Pool,
     cancel: &'a Cancel,
-    observer: &'a mut dyn Observer,
+    observer: &'a mut Observer<'a>,
     opened_bytes: u64,
 }
 
@@ -106,7 +106,7 @@ impl<'a> Opener<'a> {
         runtime: &'a Runtime,
         pool: &'a mut Pool,
         cancel: &'a Cancel,
-        observer: &'a mut dyn Observer,
+        observer: &'a mut Observer<'a>,
     ) -> Self {
         Self { plan, runtime, pool, cancel, observer, opened_bytes: 0 }
     }
@@ -127,7 +127,7 @@ impl<'a> Opener<'a> {
                 Err(error @ Error::Interrupted { .. }) => return Err(error),
                 Err(error) => {
                     let warning = format!("{} is opened as exported, not from the graph cache: {error}", opening.kind);
-                    stop_if(self.observer.notice(ExecutionEvent::Warning(warning)))?;
+                    report(self.observer, self.cancel, ExecutionEvent::Warning(warning))?;
                     self.pool.set_uncached(SessionKey::new(self.plan, &opening));
                     is_instant = false;
                 }
@@ -153,9 +153,9 @@ impl<'a> Opener<'a> {
         for opening in openings(self.plan) {
             let Some(cache) = self.plan.cache_for(opening.kind) else { continue };
             let options = session_options(self.plan, &opening, self.cancel);
-            let (observer, cancel) = (&mut *self.observer, self.cancel);
+            let observer = &mut *self.observer;
             let entry = cache.optimize(self.runtime, opening.graph, &opening.passes, &options, &mut |event| {
-                forward(&opening, event, observer, cancel)
+                forward(&opening, event, observer)
             });
             let is_interrupted = matches!(entry, Err(Error::Interrupted { .. }));
             made.push((opening, entry));
@@ -246,7 +246,7 @@ impl<'a> Opener<'a> {
                 Err(error) => {
                     // The images do not hang on it.
                     let warning = format!("there are no previews, since no map could be fitted: {error}");
-                    stop_if(self.observer.notice(ExecutionEvent::Warning(warning)))?;
+                    report(self.observer, self.cancel, ExecutionEvent::Warning(warning))?;
                     return Ok(None);
                 }
             },
@@ -317,14 +317,14 @@ impl<'a> Opener<'a> {
         let of_bytes = openings(self.plan).iter().map(|opening| opening.weight_bytes).sum();
         let (component, is_shallow, opened_bytes) = (kind, opening.is_shallow, self.opened_bytes);
         let event = ExecutionEvent::Opening { component, is_shallow, weight_bytes, opened_bytes, of_bytes };
-        stop_if(self.observer.notice(event))?;
+        report(self.observer, self.cancel, event)?;
         let start = Instant::now();
         let options = session_options(self.plan, opening, self.cancel);
         let session = match self.plan.cache_for(kind).filter(|_| !self.pool.is_uncached(&key)) {
             Some(cache) => {
-                let (observer, cancel) = (&mut *self.observer, self.cancel);
+                let observer = &mut *self.observer;
                 cache.open(self.runtime, graph, &opening.passes, &options, &mut |event| {
-                    forward(opening, event, observer, cancel)
+                    forward(opening, event, observer)
                 })?
             }
             None => {
@@ -335,7 +335,7 @@ impl<'a> Opener<'a> {
         };
         self.opened_bytes += weight_bytes;
         let opened = ExecutionEvent::Opened { component, is_shallow, seconds: start.elapsed().as_secs_f64() };
-        stop_if(self.observer.notice(opened))?;
+        report(self.observer, self.cancel, opened)?;
         Ok((key, session))
     }
 }
@@ -344,13 +344,8 @@ fn closed() -> Error {
     Error::internal("pipeline", "a part that was opened is not open")
 }
 
-/// Tells the observer what is told of a graph being optimized; an observer that breaks cancels that.
-pub(super) fn forward(
-    opening: &Opening<'_>,
-    event: graph_cache::GraphCacheEvent<'_>,
-    observer: &mut dyn Observer,
-    cancel: &Cancel,
-) {
+/// Reports an event of the graph cache about a graph.
+pub(super) fn forward(opening: &Opening<'_>, event: graph_cache::GraphCacheEvent<'_>, observer: &mut Observer<'_>) {
     let (component, is_shallow) = (opening.kind, opening.is_shallow);
     let event = match event {
         graph_cache::GraphCacheEvent::Optimizing { bytes, folder } => {
@@ -362,7 +357,5 @@ pub(super) fn forward(
             opening.name()
         )),
     };
-    if observer.notice(event).is_break() {
-        cancel.cancel();
-    }
+    observer(event);
 }

@@ -1,11 +1,12 @@
 //! The stages of a plan by their positions: 0 is that of the file's own tables.
 
-use std::ops::{ControlFlow, Range};
+use std::ops::Range;
 
 use super::event::{ExecutionEvent, Observer};
-use super::interrupt::stop_if;
+use super::interrupt::report;
 use crate::error::Result;
 use crate::plan::{ExecutionPlan, Plan, RunPlan};
+use crate::session::Cancel;
 use crate::spec::StageInput;
 
 /// The execution of a stage; number 0 is that of the file's own tables.
@@ -31,19 +32,18 @@ pub(super) fn key_of(plan: &Plan, at: usize) -> &str {
 pub(super) fn within<T>(
     plan: &Plan,
     at: usize,
-    observer: &mut dyn Observer,
-    work: &mut dyn FnMut(&mut dyn Observer) -> Result<T>,
+    cancel: &Cancel,
+    observer: &mut Observer<'_>,
+    work: &mut dyn FnMut(&mut Observer<'_>) -> Result<T>,
 ) -> Result<T> {
     if plan.stages.is_empty() {
         return work(observer);
     }
     let key = key_of(plan, at);
-    stop_if(observer.notice(ExecutionEvent::Stage { key, number: at + 1, of: plan.stages.len() + 1 }))?;
-    let mut named = |event: ExecutionEvent<'_>| -> ControlFlow<()> {
-        match event {
-            ExecutionEvent::Warning(warning) => observer.notice(ExecutionEvent::Warning(format!("{key}: {warning}"))),
-            other => observer.notice(other),
-        }
+    report(observer, cancel, ExecutionEvent::Stage { key, number: at + 1, of: plan.stages.len() + 1 })?;
+    let mut named = |event: ExecutionEvent<'_>| match event {
+        ExecutionEvent::Warning(warning) => observer(ExecutionEvent::Warning(format!("{key}: {warning}"))),
+        other => observer(other),
     };
     work(&mut named).map_err(|error| error.in_stage(key))
 }

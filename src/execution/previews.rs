@@ -1,11 +1,11 @@
 //! Watching a batch's steps, and showing previews of what it is at.
 
-use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 use ndarray::{Axis, Slice};
 
 use super::event::{ExecutionEvent, Observer};
+use super::interrupt::report;
 use crate::denoise::{Step, StepWatcher};
 use crate::error::{Error, Result};
 use crate::graph_cache::GraphCache;
@@ -16,7 +16,7 @@ use crate::vae::Preview;
 
 /// Tells an observer of a batch's steps, with previews between them where there are to be any.
 pub(super) struct Watching<'a> {
-    pub observer: &'a mut dyn Observer,
+    pub observer: &'a mut Observer<'a>,
     /// The index of the batch's first image.
     pub first: usize,
     /// Images of the whole request.
@@ -41,13 +41,11 @@ impl StepWatcher for Watching<'_> {
         self.preview.as_ref().is_some_and(|&(_, every)| is_its_turn(every))
     }
 
-    fn observe(&mut self, mut step: Step<'_>) -> Result<ControlFlow<()>> {
+    fn observe(&mut self, mut step: Step<'_>) -> Result<()> {
         self.calls = step.call;
         let (call, calls, x0) = (step.call, step.calls, step.x0.take());
-        let flow = self.observer.notice(ExecutionEvent::Step { first: self.first, of: self.of, step });
-        let (Some((preview, _)), Some(x0), ControlFlow::Continue(())) = (&mut self.preview, x0, flow) else {
-            return Ok(flow);
-        };
+        report(self.observer, self.cancel, ExecutionEvent::Step { first: self.first, of: self.of, step })?;
+        let (Some((preview, _)), Some(x0)) = (&mut self.preview, x0) else { return Ok(()) };
         // A preview is an image too: none is made by a damaged graph.
         self.cache.map_or(Ok(()), |cache| cache.wait_checked(self.cancel))?;
         for row in 0..x0.shape().first().copied().unwrap_or_default() {
@@ -58,18 +56,16 @@ impl StepWatcher for Watching<'_> {
             self.took += started.elapsed();
             let event = match &made {
                 Ok(pixels) => ExecutionEvent::Preview { index: self.first + row, of: self.of, call, calls, pixels },
-                Err(Error::Interrupted { .. }) => return Ok(ControlFlow::Break(())),
+                Err(Error::Interrupted { .. }) => return self.cancel.check(),
                 Err(error) => {
                     // The image does not hang on it.
                     self.preview = None;
                     let warning = format!("there are no more previews of this batch: {error}");
-                    return Ok(self.observer.notice(ExecutionEvent::Warning(warning)));
+                    return report(self.observer, self.cancel, ExecutionEvent::Warning(warning));
                 }
             };
-            if self.observer.notice(event).is_break() {
-                return Ok(ControlFlow::Break(()));
-            }
+            report(self.observer, self.cancel, event)?;
         }
-        Ok(ControlFlow::Continue(()))
+        Ok(())
     }
 }

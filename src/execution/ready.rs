@@ -2,7 +2,7 @@
 
 use super::batching;
 use super::event::{ExecutionEvent, Observer};
-use super::interrupt::stop_if;
+use super::interrupt::report;
 use super::open::Execution;
 use super::parts::Opener;
 use super::pool::{Pool, ReadyModel, SessionKey, openings};
@@ -22,7 +22,7 @@ impl Execution {
         plan: &Plan,
         is_load: bool,
         cancel: &Cancel,
-        observer: &mut dyn Observer,
+        observer: &mut Observer<'_>,
     ) -> Result<Vec<ReadyModel>> {
         let mut models = Vec::new();
         let mut notes = Vec::new();
@@ -44,9 +44,9 @@ impl Execution {
         for (at, (model, notes)) in models.iter_mut().zip(notes).enumerate() {
             let is_ready = keys(model).iter().all(|key| self.pool.is_ready(key));
             if is_load || !notes.is_empty() || !is_ready || batching::is_due(model, &self.pool) {
-                within(plan, at, observer, &mut |observer| {
+                within(plan, at, cancel, observer, &mut |observer| {
                     for note in &notes {
-                        stop_if(observer.notice(ExecutionEvent::Warning(note.clone())))?;
+                        report(observer, cancel, ExecutionEvent::Warning(note.clone()))?;
                     }
                     self.ready_model(model, cancel, observer)
                 })?;
@@ -82,14 +82,14 @@ impl Execution {
         Ok(notes)
     }
 
-    fn ready_model(&mut self, model: &mut ExecutionPlan, cancel: &Cancel, observer: &mut dyn Observer) -> Result<()> {
+    fn ready_model(&mut self, model: &mut ExecutionPlan, cancel: &Cancel, observer: &mut Observer<'_>) -> Result<()> {
         let own = keys(model);
         if !own.iter().all(|key| self.pool.is_ready(key)) {
             let is_counted = |opening: &Opening<'_>| !self.pool.is_open(&SessionKey::new(model, opening));
             if let Some(free) = memory::available()
                 && let Some(warning) = model.check_free_memory_for(free, &is_counted)?
             {
-                stop_if(observer.notice(ExecutionEvent::Warning(warning)))?;
+                report(observer, cancel, ExecutionEvent::Warning(warning))?;
             }
             let stay = stays_open(model, &self.pool);
             Opener::new(model, &self.runtime, &mut self.pool, cancel, observer).load(stay)?;
@@ -112,11 +112,11 @@ impl Execution {
         model: &ExecutionPlan,
         runtime: &Runtime,
         cancel: &Cancel,
-        observer: &mut dyn Observer,
+        observer: &mut Observer<'_>,
     ) -> Result<Vec<CachedGraph>> {
         let (mut model, mut pool) = (model.clone(), Pool::default());
         for note in model.choose_providers(runtime)? {
-            stop_if(observer.notice(ExecutionEvent::Warning(note)))?;
+            report(observer, cancel, ExecutionEvent::Warning(note))?;
         }
         model.measured_rows = batching::known(&model, runtime, &mut pool)?;
         let made = Opener::new(&model, runtime, &mut pool, cancel, observer).prepare();

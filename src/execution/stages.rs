@@ -8,7 +8,7 @@ use ndarray::{ArrayD, Axis, concatenate};
 use super::batch::{DenoisedBatch, ModelRun};
 use super::event::{ExecutionEvent, Observer};
 use super::finished_image::{FinishedImage, Timings};
-use super::interrupt::stop_if;
+use super::interrupt::report;
 use super::pool::{Pool, ReadyModel};
 use super::position::{batches, request_of};
 use crate::denoise::Evaluations;
@@ -82,7 +82,7 @@ impl<'a> StageRun<'a> {
         &mut self,
         batch: Range<usize>,
         before: &[StageImage],
-        observer: &mut dyn Observer,
+        observer: &mut Observer<'_>,
     ) -> Result<Vec<StageImage>> {
         let (request, hand) = request_of(self.plan, self.at);
         let mut images = Vec::new();
@@ -112,7 +112,7 @@ impl<'a> StageRun<'a> {
         batch: &DenoisedBatch,
         row: usize,
         image: &mut StageImage,
-        observer: &mut dyn Observer,
+        observer: &mut Observer<'_>,
     ) -> Result<()> {
         let (pixels, seconds) = self.run.decode(batch, row, observer, self.timings)?;
         image.seconds += seconds;
@@ -133,9 +133,9 @@ impl<'a> StageRun<'a> {
             stages: self.at,
         };
         if self.at == self.plan.stages.len() {
-            stop_if(observer.notice(ExecutionEvent::Image(&finished)))?;
+            report(observer, self.run.cancel, ExecutionEvent::Image(&finished))?;
         } else if self.keeps() {
-            stop_if(observer.notice(ExecutionEvent::Kept(&finished)))?;
+            report(observer, self.run.cancel, ExecutionEvent::Kept(&finished))?;
         }
         image.pixels = Some(finished.pixels);
         Ok(())

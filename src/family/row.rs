@@ -271,6 +271,12 @@ impl Signature {
         self.form == Some(Form::Unet) && self.has_vae && !self.has_codebook && !self.reads_bert
     }
 
+    /// True if it is a UNet of latents without a small image and without a guidance embedding: Stable Diffusion's, whose
+    /// further channels tell its kinds apart.
+    pub fn is_stable_diffusion_unet(&self) -> bool {
+        self.is_unet_of_latents() && !self.takes_low_res_image() && !self.takes_guidance_embedding
+    }
+
     /// True if the denoiser takes a small image of three channels behind the latents, and how much noise lies over it.
     pub fn takes_low_res_image(&self) -> bool {
         self.has_low_res_scheduler || self.takes_class_labels && self.extra_channels() == Some(3)

@@ -14,12 +14,7 @@ pub(super) static ROW: FamilyRow = FamilyRow {
     kin: &["stable-diffusion-upscaler"],
     denoiser_classes: &["UNet2DConditionModel"],
     forms: &[Form::Unet],
-    is_recognised: |signature| {
-        signature.is_unet_of_latents()
-            && !signature.takes_low_res_image()
-            && !signature.takes_guidance_embedding
-            && signature.extra_channels() != Some(1)
-    },
+    is_recognised: |signature| signature.is_stable_diffusion_unet() && signature.extra_channels() != Some(1),
     trained_side: |training| match training {
         Training { context_width: Some(1024), predicts_v: true } => {
             (96, "that of Stable Diffusion 2 with v-prediction: 96 latent values")

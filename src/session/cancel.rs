@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 /// A switch that stops runs. All clones share its state.
 ///
 /// ONNX Runtime checks it between the nodes of a graph, so a run ends within the time of one node. Cancelling is
-/// permanent: every later run with this switch ends at once with [`Error::Interrupted`](crate::Error).
+/// permanent: every later run with this switch ends at once with [`Error::Interrupted`].
 #[derive(Clone, Default)]
 pub struct Cancel(Arc<State>);
 
@@ -56,14 +56,6 @@ impl Cancel {
         Self::default()
     }
 
-    /// Ends an operation that looks at the switch itself.
-    ///
-    /// # Errors
-    /// [`Error::Interrupted`] if the switch is cancelled.
-    pub(crate) fn check(&self) -> Result<()> {
-        if self.is_cancelled() { Err(Error::Interrupted { at_step: None }) } else { Ok(()) }
-    }
-
     /// Stops every run in progress that uses this switch, and every later one. Waits for no lock and allocates nothing, so
     /// that a signal handler can call it.
     pub fn cancel(&self) {
@@ -93,6 +85,14 @@ impl Cancel {
     /// Returns true once [`Cancel::cancel`] was called.
     pub fn is_cancelled(&self) -> bool {
         self.0.cancelled.load(Ordering::SeqCst)
+    }
+
+    /// Ends the caller's work once [`Cancel::cancel`] was called.
+    ///
+    /// # Errors
+    /// [`Error::Interrupted`] if it was.
+    pub fn check(&self) -> Result<()> {
+        if self.is_cancelled() { Err(Error::Interrupted { at_step: None }) } else { Ok(()) }
     }
 
     /// Calls `run`; [`Cancel::cancel`] stops it through `options`.

@@ -13,6 +13,7 @@ use ort::value::DynValue;
 
 use super::Cancel;
 use super::convert::{self, Buffer};
+use super::graph_error::graph_error;
 use super::library::error_message;
 use crate::error::{Error, Result};
 use crate::tensor::{TensorInfo, TensorView};
@@ -45,15 +46,8 @@ impl OpenGraph {
         cancel: &Cancel,
         read: impl FnOnce(&[DynValue]) -> Result<T, String>,
     ) -> Result<T> {
-        if cancel.is_cancelled() {
-            return Err(Error::Interrupted { at_step: None });
-        }
-        let failed = |problem: String| Error::Graph {
-            component: self.component.clone(),
-            path: self.path.clone(),
-            action: "running",
-            problem,
-        };
+        cancel.check()?;
+        let failed = |problem: String| graph_error(&self.component, &self.path, "running", problem);
         check_names(inputs, &self.inputs, outputs, &self.outputs).map_err(failed)?;
 
         let mut values = Vec::with_capacity(self.inputs.len());

@@ -23,6 +23,7 @@ mod cancel;
 mod convert;
 mod fetch;
 mod graph;
+mod graph_error;
 mod invoke;
 mod library;
 mod options;

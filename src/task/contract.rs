@@ -142,22 +142,32 @@ pub trait Task: TaskValue {
 
     /// The prompts and their guidance, for a task with prompts; one group of images for each of them.
     fn prompting(&self) -> Option<&Prompting> {
-        None
+        self.optional_prompting().and_then(Option::as_ref)
     }
 
     /// As [`Task::prompting`], to change them.
     fn prompting_mut(&mut self) -> Option<&mut Prompting> {
+        self.optional_prompting_mut().and_then(Option::as_mut)
+    }
+
+    /// The prompts, if any, of a task that also runs without them, on models that read none.
+    fn optional_prompting(&self) -> Option<&Option<Prompting>> {
+        None
+    }
+
+    /// As [`Task::optional_prompting`], to change them.
+    fn optional_prompting_mut(&mut self) -> Option<&mut Option<Prompting>> {
         None
     }
 
     /// True if the task also runs without a prompt, on models that read none.
     fn has_optional_prompt(&self) -> bool {
-        false
+        self.optional_prompting().is_some()
     }
 
     /// Removes the prompts, if the task runs without. Returns true if it does.
     fn remove_prompt(&mut self) -> bool {
-        false
+        self.optional_prompting_mut().map(|prompting| *prompting = None).is_some()
     }
 
     /// The requested classes, for a task with classes; one group of images for each of them.

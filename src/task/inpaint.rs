@@ -16,11 +16,11 @@ use super::evidence::ModelEvidence;
 use super::input_image::{
     self, InputImage, drawn, for_branches, mask, nearest, pixels, posterior, repeated, same_shape,
 };
-use super::prompt::{condition, guidance};
+use super::prompt::guided_condition;
 use super::prompting::Prompting;
 use super::sample_keys::SampleKeys;
 use super::strength::{Rounding, steps_run};
-use crate::denoise::{Condition, Guidance, UnmaskedLatents};
+use crate::denoise::UnmaskedLatents;
 use crate::error::{Error, Result};
 use crate::family::{DefaultSize, Defaults};
 use crate::image::InputLimit;
@@ -101,21 +101,12 @@ impl Task for Inpaint {
         writer.key_if("strength", self.strength);
     }
 
-    fn prompting(&self) -> Option<&Prompting> {
-        self.prompting.as_ref()
+    fn optional_prompting(&self) -> Option<&Option<Prompting>> {
+        Some(&self.prompting)
     }
 
-    fn prompting_mut(&mut self) -> Option<&mut Prompting> {
-        self.prompting.as_mut()
-    }
-
-    fn has_optional_prompt(&self) -> bool {
-        true
-    }
-
-    fn remove_prompt(&mut self) -> bool {
-        self.prompting = None;
-        true
+    fn optional_prompting_mut(&mut self) -> Option<&mut Option<Prompting>> {
+        Some(&mut self.prompting)
     }
 
     fn needs_encoder(&self) -> bool {
@@ -167,11 +158,7 @@ impl Task for Inpaint {
     }
 
     fn start(&self, stage: &mut TaskContext<'_>) -> Result<Start> {
-        let guidance = self.prompting.as_ref().map_or(Guidance::Off, |prompting| guidance(prompting, stage));
-        let mut told = match &self.prompting {
-            Some(prompting) => condition(prompting, guidance, stage)?,
-            None => Condition::default(),
-        };
+        let (guidance, mut told) = guided_condition(self.prompting.as_ref(), stage)?;
         let [channels, height, width] = stage.sample_shape;
         let concatenates = stage.model.concatenated > 0;
         let pixels = pixels(&self.image, stage.size, stage)?;

@@ -23,6 +23,19 @@ pub(super) fn guidance(prompting: &Prompting, stage: &TaskContext<'_>) -> Guidan
     Guidance::classifier_free(scale, prompting.guidance_rescale)
 }
 
+/// The guidance and the condition of a task's prompts; neither for a task without prompts.
+///
+/// # Errors
+/// As [`condition`].
+pub(super) fn guided_condition(
+    prompting: Option<&Prompting>,
+    stage: &mut TaskContext<'_>,
+) -> Result<(Guidance, Condition)> {
+    let Some(prompting) = prompting else { return Ok((Guidance::Off, Condition::default())) };
+    let guidance = guidance(prompting, stage);
+    Ok((guidance, condition(prompting, guidance, stage)?))
+}
+
 /// A warning if there is a negative prompt that has no effect.
 pub fn unused_negative_prompt(prompting: &Prompting, signature: &DenoiserSignature) -> Option<String> {
     let leads_nowhere = signature.is_guidance_distilled() && prompting.true_cfg_scale <= 1.0;

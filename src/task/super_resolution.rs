@@ -9,11 +9,10 @@ use super::context::{InputRequirements, Start, TaskContext, TaskModel};
 use super::contract::{OwnModels, Task, TaskEntry};
 use super::evidence::ModelEvidence;
 use super::input_image::{self, InputImage, for_branches, pixels, repeated};
-use super::prompt::{condition, guidance};
+use super::prompt::guided_condition;
 use super::prompting::Prompting;
 use super::sample_keys::SampleKeys;
 use crate::bundle::{Autoencoder, Role};
-use crate::denoise::{Condition, Guidance};
 use crate::error::{Error, Result};
 use crate::family::{DefaultSize, Defaults};
 use crate::image::InputLimit;
@@ -87,21 +86,12 @@ impl Task for SuperResolution {
         writer.key_if("noise_level", self.noise_level.map(integer));
     }
 
-    fn prompting(&self) -> Option<&Prompting> {
-        self.prompting.as_ref()
+    fn optional_prompting(&self) -> Option<&Option<Prompting>> {
+        Some(&self.prompting)
     }
 
-    fn prompting_mut(&mut self) -> Option<&mut Prompting> {
-        self.prompting.as_mut()
-    }
-
-    fn has_optional_prompt(&self) -> bool {
-        true
-    }
-
-    fn remove_prompt(&mut self) -> bool {
-        self.prompting = None;
-        true
+    fn optional_prompting_mut(&mut self) -> Option<&mut Option<Prompting>> {
+        Some(&mut self.prompting)
     }
 
     fn concatenated(&self, _latent_channels: usize, _in_channels: usize) -> usize {
@@ -156,11 +146,7 @@ impl Task for SuperResolution {
     }
 
     fn start(&self, stage: &mut TaskContext<'_>) -> Result<Start> {
-        let guidance = self.prompting.as_ref().map_or(Guidance::Off, |prompting| guidance(prompting, stage));
-        let mut told = match &self.prompting {
-            Some(prompting) => condition(prompting, guidance, stage)?,
-            None => Condition::default(),
-        };
+        let (guidance, mut told) = guided_condition(self.prompting.as_ref(), stage)?;
         let [_, height, width] = stage.sample_shape;
         let mut small = repeated(pixels(&self.image, (width, height), stage)?, stage.images());
         let branches = guidance.branches().len();

@@ -1,8 +1,6 @@
 //! Once its first steps have made room for what a method remembers, a scheduler allocates nothing, and the denoising loop
 //! nothing of the size of the latents.
 
-use std::ops::ControlFlow;
-
 use ldm_ort::execution::{Execution, ExecutionEvent};
 use ldm_ort::scheduler::{self, Config, Noise, ScheduleRequest};
 use ldm_ort::{Cancel, Overrides, Plan, Runtime, Spec};
@@ -127,7 +125,6 @@ fn asked_at_once(runtime: &Runtime, pipeline: &str, set: &[&str]) -> (usize, usi
             latents = size_of_val(step.sample.as_slice().expect("row-major"));
             LARGEST.set(0);
         }
-        ControlFlow::Continue(())
     };
     let mut pipeline = Execution::load(&plan, runtime, &cancel, &mut watch).expect("it opens");
     pipeline.run(&plan, &cancel, &mut watch).expect("it runs");

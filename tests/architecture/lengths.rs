@@ -1,6 +1,8 @@
 //! Lengths of files and functions.
 
-use super::{Source, assert_none, sources};
+use std::path::{Path, PathBuf};
+
+use super::{Source, assert_none, code_of, sources};
 
 /// Lines of a function, from its `fn` to its closing brace.
 const LONGEST_FUNCTION: usize = 80;
@@ -42,11 +44,36 @@ fn a_long_function_is_seen() {
     assert_eq!(longer(&source, 13), []);
 }
 
+/// The files of tests: those in `tests/`, and in `src/` those named `tests.rs` or in a folder `tests`.
+fn test_files() -> Vec<PathBuf> {
+    fn collect(folder: &Path, is_test: bool, into: &mut Vec<PathBuf>) {
+        for path in std::fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry").path()) {
+            let is_test = is_test || path.file_stem().is_some_and(|stem| stem == "tests");
+            if path.is_dir() {
+                collect(&path, is_test, into);
+            } else if is_test && path.extension().is_some_and(|extension| extension == "rs") {
+                into.push(path);
+            }
+        }
+    }
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut files = Vec::new();
+    collect(&root.join("tests"), true, &mut files);
+    collect(&root.join("src"), false, &mut files);
+    files
+}
+
 #[test]
 fn files_are_short() {
     /// Lines of a file, its comments and unit tests aside.
     const LONGEST: usize = 400;
-    let long = sources().into_iter().map(|source| (source.path, source.code.lines().count()));
-    let long = long.filter(|(_, lines)| *lines > LONGEST);
+    let own = sources().into_iter().map(|source| (source.path, source.code.lines().count()));
+    let tests = test_files();
+    assert!(tests.len() > 50, "only {} files of tests were found", tests.len());
+    let tests = tests.into_iter().map(|path| {
+        let text = std::fs::read_to_string(&path).expect("a source is text");
+        (path, code_of(&text).lines().count())
+    });
+    let long = own.chain(tests).filter(|(_, lines)| *lines > LONGEST);
     assert_none(long.map(|(path, lines)| format!("{}: {lines} lines", path.display())).collect());
 }

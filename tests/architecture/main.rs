@@ -54,9 +54,12 @@ fn sources() -> Vec<Source> {
     fn collect(folder: &Path, root: &Path, into: &mut Vec<Source>) {
         for entry in std::fs::read_dir(folder).expect("a folder of sources") {
             let path = entry.expect("an entry").path();
+            if path.file_stem().is_some_and(|stem| stem == "tests") {
+                continue;
+            }
             if path.is_dir() {
                 collect(&path, root, into);
-            } else if path.extension().is_some_and(|e| e == "rs") && path.file_stem().is_some_and(|s| s != "tests") {
+            } else if path.extension().is_some_and(|e| e == "rs") {
                 let text = std::fs::read_to_string(&path).expect("a source is text");
                 let path = path.strip_prefix(root).expect("a source is below src").to_path_buf();
                 into.push(Source { path, code: code_of(&text) });

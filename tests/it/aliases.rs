@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::common::{answer, ldm_ort, models};
+use crate::common::{answer, copy_folder, ldm_ort, models};
 use ldm_ort::aliases::{ALIASES, Alias, AliasKind};
 use ldm_ort::plan::Plan;
 use ldm_ort::spec::{Overrides, Spec};
@@ -216,18 +216,6 @@ fn an_old_name_is_warned_of_once() {
     assert_eq!(warnings(&spec), ["`device.keep` is now `device.offload`, its inverse; the old name still works"]);
 }
 
-fn copy(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap().flatten() {
-        let (path, place) = (entry.path(), to.join(entry.file_name()));
-        if path.is_dir() {
-            copy(&path, &place);
-        } else {
-            std::fs::copy(&path, &place).unwrap();
-        }
-    }
-}
-
 #[test]
 fn an_old_folder_is_read_with_a_warning() {
     let decoder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/previews/tiny_vae_decoder");
@@ -236,8 +224,8 @@ fn an_old_folder_is_read_with_a_warning() {
         let plans = [alias.old, alias.new].map(|name| {
             let folder = tempfile::tempdir().unwrap();
             let model = folder.path().join("model");
-            copy(&models().join("sd1"), &model);
-            copy(&decoder, &model.join(name));
+            copy_folder(&models().join("sd1"), &model);
+            copy_folder(&decoder, &model.join(name));
             let text = format!(
                 "[model]\npath = {:?}\ndecoder = \"tiny\"\n[task.text-to-image]\nprompt = \"a\"\n",
                 model.to_str().unwrap()

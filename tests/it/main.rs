@@ -7,7 +7,6 @@
 mod aliases;
 mod bundle;
 mod cli;
-mod cli_habits;
 mod common;
 mod deepcache;
 #[cfg(unix)]
@@ -15,8 +14,6 @@ mod docs;
 mod engine;
 mod errors;
 mod graph_cache;
-mod graph_cache_size;
-
 mod input_images;
 mod layouts;
 mod lora;

@@ -1,15 +1,14 @@
 //! A run's memory use: the estimates from a graph, and the measures taken if memory is short.
 
-use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use crate::common::{answer, ldm_ort, models, root};
+use crate::common::{answer, ldm_ort, models, root, runtime};
 use ldm_ort::bundle::GraphFile;
 use ldm_ort::execution::{Execution, ExecutionEvent};
 use ldm_ort::graph_cache::GraphCache;
 use ldm_ort::plan::{MemoryBudget, Plan};
 use ldm_ort::rewrite::{Footprint, Pass, footprint};
-use ldm_ort::session::{Cancel, Runtime};
+use ldm_ort::session::Cancel;
 use ldm_ort::spec::{Overrides, Spec};
 use ldm_ort::tiles::Tiles;
 use ndarray::ArrayD;
@@ -148,13 +147,9 @@ fn memory_is_no_promise_where_graphs_are_opened_as_they_lie() {
     let error = plan(&["device.memory_budget=\"10 GB\"", "device.optimize=false"]).unwrap_err();
     assert!(error.contains("device.memory_budget: is kept to by graphs that are optimized ahead"), "{error}");
     let plan = plan(&["device.memory_budget=\"10 GB\""]).expect("a plan");
-    let ignore = &mut |_: ExecutionEvent<'_>| ControlFlow::Continue(());
+    let ignore = &mut |_: ExecutionEvent<'_>| {};
     let error = Execution::load(&plan, &runtime(), &Cancel::new(), ignore).err().expect("no cache").to_string();
     assert!(error.contains("there is no cache to keep them in"), "{error}");
-}
-
-fn runtime() -> Runtime {
-    Runtime::load(&ldm_ort::Engine::default().runtime_options(None)).expect("ONNX Runtime is found or fetched")
 }
 
 /// Returns the latents and the pixels of an image, and the warnings.
@@ -163,13 +158,10 @@ fn draw(cache: &Path, memory_budget: Option<MemoryBudget>) -> (ArrayD<f32>, Vec<
     let mut plan = plan_of(&shapes, &["run.width=128", "run.height=96"]).expect("a plan");
     (plan.execution.graph_cache, plan.execution.memory_budget) = (Some(GraphCache::new(cache)), memory_budget);
     let (mut drawn, mut warnings) = (None, Vec::new());
-    let mut observe = |event: ExecutionEvent<'_>| {
-        match event {
-            ExecutionEvent::Warning(warning) => warnings.push(warning),
-            ExecutionEvent::Image(image) => drawn = Some((image.latents.clone(), image.pixels.data().to_vec())),
-            _ => {}
-        }
-        ControlFlow::Continue(())
+    let mut observe = |event: ExecutionEvent<'_>| match event {
+        ExecutionEvent::Warning(warning) => warnings.push(warning),
+        ExecutionEvent::Image(image) => drawn = Some((image.latents.clone(), image.pixels.data().to_vec())),
+        _ => {}
     };
     let pipeline = Execution::load(&plan, &runtime(), &Cancel::new(), &mut observe).expect("a pipeline");
     pipeline.finish(&plan, &Cancel::new(), &mut observe).expect("an image");

@@ -1,9 +1,8 @@
 //! Quantized models and their images.
 
-use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use crate::common::{Answer, answer, ldm_ort, models, root};
+use crate::common::{Answer, answer, copy_folder, ldm_ort, models, root};
 use ldm_ort::Error;
 use ldm_ort::bundle::{ComponentKind, GraphFile};
 use ldm_ort::execution::{Execution, ExecutionEvent};
@@ -35,13 +34,10 @@ fn draw(model: &Path, cache: &Path) -> (Vec<f32>, Vec<CachedGraph>) {
     let cache = GraphCache::new(cache);
     plan.execution.graph_cache = Some(cache.clone());
     let mut latents = Vec::new();
-    let mut observe = |event: ExecutionEvent<'_>| {
-        match event {
-            ExecutionEvent::Warning(warning) => panic!("{warning}"),
-            ExecutionEvent::Image(image) => latents.extend(image.latents.iter()),
-            _ => {}
-        }
-        ControlFlow::Continue(())
+    let mut observe = |event: ExecutionEvent<'_>| match event {
+        ExecutionEvent::Warning(warning) => panic!("{warning}"),
+        ExecutionEvent::Image(image) => latents.extend(image.latents.iter()),
+        _ => {}
     };
     let runtime =
         Runtime::load(&ldm_ort::Engine::default().runtime_options(None)).expect("ONNX Runtime is found or fetched");
@@ -194,24 +190,12 @@ fn loras_need_the_weights_themselves() {
     assert!(error.contains("fused or quantized") && error.contains("MatMulInteger ×8"), "{error}");
 }
 
-fn copy(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).expect("a folder");
-    for entry in std::fs::read_dir(from).expect("a folder").flatten() {
-        let place = to.join(entry.file_name());
-        if entry.path().is_dir() {
-            copy(&entry.path(), &place);
-        } else {
-            std::fs::copy(entry.path(), place).expect("a copy");
-        }
-    }
-}
-
 /// Weights beyond the range of half precision stay float32, and are reported.
 #[test]
 fn what_does_not_fit_stays() {
     let folder = tempfile::tempdir().expect("a folder");
     let model = folder.path().join("model");
-    copy(&models().join("sd1"), &model);
+    copy_folder(&models().join("sd1"), &model);
     let path = model.join("unet/model.onnx");
     let graph = GraphFile::open(&path).expect("a graph");
     let weights = ldm_ort::bundle::ModuleWeights::open(&graph).expect("weights");

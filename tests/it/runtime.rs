@@ -1,6 +1,6 @@
 //! Opens and runs graphs on a real ONNX Runtime, found as the program finds it (and fetched if the machine has none).
 
-use crate::common::root;
+use crate::common::{root, runtime};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -12,10 +12,6 @@ use ldm_ort::session::{
 };
 use ldm_ort::tensor::{DType, Dim, TensorInfo, TensorView};
 use ndarray::{Array4, ArrayD, IxDyn, arr0, arr1};
-
-fn runtime() -> Runtime {
-    Runtime::load(&ldm_ort::Engine::default().runtime_options(None)).expect("an ONNX Runtime is found or fetched")
-}
 
 fn graph(name: &str) -> PathBuf {
     root().join("tests/fixtures/graphs").join(format!("{name}.onnx"))

@@ -30,7 +30,7 @@ const ORT: &[(&str, usize)] = &[
     ("ReleaseMemoryInfo", offset_of!(OrtApi, ReleaseMemoryInfo)),
     ("ReleaseSession", offset_of!(OrtApi, ReleaseSession)),
     ("VERSION", ort_sys::ORT_API_VERSION as usize),
-    ("INT32", ort_sys::ONNXTensorElementDataType::ONNX_TENSOR_ELEMENT_DATA_TYPE_INT32 as usize),
+    ("INT64", ort_sys::ONNXTensorElementDataType::ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64 as usize),
 ];
 
 fn models() -> PathBuf {

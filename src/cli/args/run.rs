@@ -37,7 +37,8 @@ pub struct RunArgs {
     pub same_seed: bool,
     /// Runs the pipeline once for each of these values, with the same seeds; several times for all combinations. The key
     /// is as for --set (scheduler.ddim.eta) or a plain name: scheduler, steps, guidance_scale, strength, width, height,
-    /// negative_prompt. Values are separated by commas. The pipeline is opened once.
+    /// negative_prompt. Values are separated by commas. The pipeline is opened once. A contact sheet of all images with
+    /// their values, one per prompt, is written next to them; its name ends in -sweep.
     #[arg(long, value_name = "KEY=VALUE,VALUE", conflicts_with = "from")]
     pub sweep: Vec<String>,
     /// The image format. Each holds the record for --from: PNG in text chunks, JPEG and WebP in EXIF data.

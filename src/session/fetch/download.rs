@@ -113,7 +113,7 @@ impl Job<'_> {
                 observer(&FetchEvent::Waiting { folder: self.cache.to_path_buf() });
                 is_reported = true;
             }
-            self.check_cancel()?;
+            self.cancel.check()?;
             std::thread::sleep(Duration::from_millis(100));
         }
     }
@@ -143,7 +143,7 @@ impl Job<'_> {
                 if !is_whole {
                     observer(&FetchEvent::Progress { done, total });
                 }
-                self.check_cancel()
+                self.cancel.check()
             },
         )?;
         if !is_whole {
@@ -165,10 +165,6 @@ impl Job<'_> {
 
     fn failed(&self, problem: String) -> Error {
         Error::runtime(problem, self.manual_steps)
-    }
-
-    fn check_cancel(&self) -> Result<()> {
-        if self.cancel.is_cancelled() { Err(Error::Interrupted { at_step: None }) } else { Ok(()) }
     }
 }
 

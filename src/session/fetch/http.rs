@@ -36,9 +36,7 @@ pub(super) fn listen<T: Send + 'static>(
     })?;
     loop {
         let received = receiver.recv_timeout(POLL_INTERVAL);
-        if cancel.is_cancelled() {
-            return Err(Error::Interrupted { at_step: None });
-        }
+        cancel.check()?;
         match received {
             Ok(part) => take(part)?,
             Err(RecvTimeoutError::Timeout) => {}

@@ -10,6 +10,7 @@ use ort::value::Outlet;
 
 use crate::error::{Error, Result};
 use crate::files;
+use crate::session::graph_error::graph_error;
 use crate::session::invoke::OpenGraph;
 use crate::session::library::{Runtime, error_message};
 use crate::session::options::{Optimization, SessionOptions, limited_threads, threads};
@@ -42,9 +43,7 @@ pub(super) fn open(
     weights: Vec<Weight>,
     opening: Opening<'_>,
 ) -> Result<(OpenGraph, Placement)> {
-    if options.cancel.is_cancelled() {
-        return Err(Error::Interrupted { at_step: None });
-    }
+    options.cancel.check()?;
     let failed = |e: ort::Error| opening_failed(&options.component, path, &e);
     let recorder = PlacementRecorder::for_providers(&options.providers);
     let mut builder = builder(runtime, options, &opening, &recorder).map_err(failed)?;
@@ -126,12 +125,7 @@ fn opening_failed(component: &str, path: &Path, error: &ort::Error) -> Error {
             "create the host's environment with CreateEnvWithGlobalThreadPools before the first pipeline is opened, or leave \
              host_threads out",
         ),
-        _ => Error::Graph {
-            component: component.to_string(),
-            path: path.to_path_buf(),
-            action: "opening",
-            problem: error_message(error),
-        },
+        _ => graph_error(component, path, "opening", error_message(error)),
     }
 }
 

@@ -10,10 +10,12 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::bytes::{mutate, mutate_message, mutate_png};
+use super::findings::Findings;
+use super::mutation::{is_well_formed, mutated};
 use super::random::Random;
-use super::values::{mutate_json, mutate_toml, rename};
+use super::shrinking::shrink;
 use crate::allocator::{begin, peak_of};
+use crate::fixtures::copy_folder;
 
 /// The time that one input may take, on a machine that is busy with other work, before it counts as a hang.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -87,10 +89,6 @@ struct Progress {
 fn lock(progress: &Mutex<Progress>) -> MutexGuard<'_, Progress> {
     progress.lock().unwrap_or_else(PoisonError::into_inner)
 }
-
-/// Findings, with the first input that showed it.
-#[derive(Default)]
-struct Findings(BTreeMap<String, (u64, PathBuf, Vec<u8>)>);
 
 thread_local! {
     static LAST_PANIC: RefCell<String> = const { RefCell::new(String::new()) };
@@ -180,7 +178,7 @@ impl Reader {
             let mut random = Random::new(seed, self.name, input);
             let placed = random.pick(&seeds);
             let other = random.pick(&seeds);
-            let bytes = mutated(&mut random, placed, other);
+            let bytes = mutated(&mut random, &placed.file, &placed.bytes, &other.bytes);
             well_formed += u64::from(is_well_formed(&placed.file, &bytes));
             std::fs::write(&placed.file, &bytes).expect("the input is written");
             begin(self.name, input);
@@ -213,7 +211,7 @@ impl Reader {
             100.0 * share(accepted),
             most_bytes >> 10,
         );
-        if !findings.0.is_empty() {
+        if !findings.is_empty() {
             return Err(format!("{report}\n{}", findings.told(self.name)));
         }
         // A single input that is run again says nothing about shares.
@@ -259,39 +257,6 @@ impl Reader {
     }
 }
 
-/// Leaves parts of a document out, halves before single members, for as long as it stays interesting. `path` is a JSON
-/// pointer to the part that is at hand.
-fn shrink(root: &mut Value, path: &str, until: Instant, is_interesting: &mut dyn FnMut(&Value) -> bool) {
-    let count = |root: &Value| match root.pointer(path) {
-        Some(Value::Array(items)) => items.len(),
-        Some(Value::Object(map)) => map.len(),
-        _ => 0,
-    };
-    let mut part = count(root);
-    while part > 0 {
-        let mut at = 0;
-        while at < count(root) && Instant::now() < until {
-            let mut smaller = root.clone();
-            match smaller.pointer_mut(path) {
-                Some(Value::Array(items)) => drop(items.drain(at..(at + part).min(items.len()))),
-                Some(Value::Object(map)) => {
-                    let keys: Vec<_> = map.keys().skip(at).take(part).cloned().collect();
-                    keys.iter().for_each(|key| drop(map.remove(key)));
-                }
-                _ => {}
-            }
-            if is_interesting(&smaller) { *root = smaller } else { at += part }
-        }
-        part /= 2;
-    }
-    let members: Vec<String> = match root.pointer(path) {
-        Some(Value::Array(items)) => (0..items.len()).map(|at| at.to_string()).collect(),
-        Some(Value::Object(map)) => map.keys().map(|key| key.replace('~', "~0").replace('/', "~1")).collect(),
-        _ => Vec::new(),
-    };
-    members.iter().for_each(|member| shrink(root, &format!("{path}/{member}"), until, is_interesting));
-}
-
 impl Seed {
     /// Copies the seed's folder, or its file alone, into the folder of a run, once for all seeds of a folder.
     fn place(&self, scratch: &Path, folders: &mut BTreeMap<PathBuf, PathBuf>) -> Placed {
@@ -299,7 +264,7 @@ impl Seed {
         let folder = folders.entry(self.folder.clone()).or_insert_with(|| {
             let folder = scratch.join(number.to_string());
             if self.folder.is_dir() {
-                copy(&self.folder, &folder);
+                copy_folder(&self.folder, &folder);
             } else {
                 std::fs::create_dir_all(&folder).expect("a folder");
                 std::fs::copy(&self.folder, folder.join(&self.file)).expect("the seed is copied");
@@ -317,135 +282,5 @@ impl Placed {
     fn is_named(&self, message: &str) -> bool {
         let name = self.file.file_name().and_then(|name| name.to_str()).expect("the name is Unicode");
         message.contains(name) || message.contains(&self.folder.display().to_string())
-    }
-}
-
-impl Findings {
-    fn add(&mut self, what: String, kind: &str, input: u64, file: &Path, bytes: &[u8]) {
-        // Messages differ in numbers; one of a kind is enough.
-        let key: String = what.chars().filter(|c| !c.is_ascii_digit()).take(80).collect();
-        let file = || file.to_path_buf();
-        self.0
-            .entry(format!("{kind}: {key}"))
-            .or_insert_with(|| (input, file(), [what.as_bytes(), b"\n", bytes].concat()));
-    }
-
-    /// The findings with their inputs, which are written in full to cargo's folder for such files.
-    fn told(&self, reader: &str) -> String {
-        let mut text = String::new();
-        for (number, (kind, (input, file, told))) in self.0.iter().enumerate() {
-            let split = told.iter().position(|byte| *byte == b'\n').unwrap_or(0);
-            let (what, bytes) = told.split_at(split);
-            let bytes = bytes.get(1..).unwrap_or_default();
-            let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("fuzz-{reader}-{number}"));
-            let kept = std::fs::write(&path, bytes).map_or_else(|e| e.to_string(), |()| path.display().to_string());
-            let shown: String = bytes.escape_ascii().to_string().chars().take(500).collect();
-            text += &format!(
-                "{}\n  {}\n  LDM_ORT_FUZZ_INPUT={input} runs it again; as {}: {kept}\n  {shown}\n",
-                kind.split(':').next().unwrap_or_default(),
-                String::from_utf8_lossy(what),
-                file.display(),
-            );
-        }
-        text
-    }
-}
-
-fn copy(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).expect("a folder");
-    for entry in std::fs::read_dir(from).expect("a folder").map(|entry| entry.expect("an entry").path()) {
-        let target = to.join(entry.file_name().expect("an entry has a name"));
-        if entry.is_dir() {
-            copy(&entry, &target);
-        } else {
-            std::fs::copy(&entry, &target).expect("a copy");
-        }
-    }
-}
-
-fn kind_of(file: &Path) -> &str {
-    file.extension().and_then(|extension| extension.to_str()).unwrap_or_default()
-}
-
-/// One input: a valid file with one to three mutations, most of which keep its syntax.
-fn mutated(random: &mut Random, placed: &Placed, other: &Placed) -> Vec<u8> {
-    let mut bytes = placed.bytes.clone();
-    for _ in 0..=random.below(2) + usize::from(random.one_in(4)) {
-        let structured = if random.one_in(5) { None } else { structured(random, kind_of(&placed.file), &bytes, other) };
-        match structured {
-            Some(new) => bytes = new,
-            None => mutate(random, &mut bytes, &other.bytes),
-        }
-    }
-    bytes
-}
-
-/// A mutation that keeps the syntax of the format, where the format is known and the file is still of it.
-fn structured(random: &mut Random, kind: &str, bytes: &[u8], other: &Placed) -> Option<Vec<u8>> {
-    match kind {
-        "json" => {
-            let mut value = serde_json::from_slice(bytes).ok()?;
-            let other = serde_json::from_slice(&other.bytes).unwrap_or(Value::Null);
-            mutate_json(random, &mut value, &other);
-            Some(value.to_string().into_bytes())
-        }
-        "toml" => {
-            let text = std::str::from_utf8(bytes).ok()?;
-            let other = std::str::from_utf8(&other.bytes).unwrap_or_default();
-            mutate_toml(random, text, other).map(String::into_bytes)
-        }
-        "onnx" => mutate_message(random, bytes),
-        "png" => mutate_png(random, bytes),
-        "safetensors" => {
-            let (length, rest) = bytes.split_first_chunk::<8>()?;
-            let (header, data) = rest.split_at_checked(usize::try_from(u64::from_le_bytes(*length)).ok()?)?;
-            let (mut value, mut data) = (serde_json::from_slice::<Value>(header).ok()?, data.to_vec());
-            let tensors = value.as_object_mut()?;
-            match random.below(4) {
-                0 => mutate_json(random, &mut value, &Value::Null),
-                1 => rename(random, tensors),
-                2 => {
-                    // A shape of the same number of values.
-                    let at = random.below(tensors.len());
-                    let shape = tensors.values_mut().nth(at)?.get_mut("shape")?.as_array_mut()?;
-                    if random.one_in(2) { shape.push(1.into()) } else { shape.reverse() }
-                }
-                _ => {
-                    let at = random.below(data.len().saturating_sub(4));
-                    let odd = *random.pick(&[f32::NAN, f32::INFINITY, 1e38, -0.0, 1e-40]);
-                    data.get_mut(at..at + 4)?.copy_from_slice(&odd.to_le_bytes());
-                }
-            }
-            let header = value.to_string().into_bytes();
-            Some([&(header.len() as u64).to_le_bytes()[..], &header, &data].concat())
-        }
-        "txt" => {
-            let text = std::str::from_utf8(bytes).ok()?;
-            let mut lines: Vec<_> = text.lines().collect();
-            let at = random.below(lines.len());
-            match random.below(4) {
-                0 => lines.truncate(at),
-                1 => drop((!lines.is_empty()).then(|| lines.remove(at))),
-                2 => lines.insert(at, *random.pick(&["", " ", "a", "a b c", "\u{0} \u{1b}", "#version: 0.2", "zz zz"])),
-                _ => {
-                    let other = random.below(lines.len());
-                    lines.swap(at, other);
-                }
-            }
-            Some(lines.join("\n").into_bytes())
-        }
-        _ => None,
-    }
-}
-
-/// True if the syntax of a file is right, if its format has one apart from its meaning.
-fn is_well_formed(file: &Path, bytes: &[u8]) -> bool {
-    match kind_of(file) {
-        "json" => serde_json::from_slice::<Value>(bytes).is_ok(),
-        "toml" => std::str::from_utf8(bytes).is_ok_and(|text| text.parse::<toml::Table>().is_ok()),
-        "onnx" => super::bytes::is_message(bytes),
-        "safetensors" => safetensors::SafeTensors::deserialize(bytes).is_ok(),
-        "png" => png::Decoder::new(std::io::Cursor::new(bytes)).read_info().is_ok(),
-        _ => true,
     }
 }

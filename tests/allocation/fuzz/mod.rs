@@ -11,7 +11,10 @@
 
 mod bytes;
 mod directories;
+mod findings;
 mod harness;
+mod mutation;
 mod random;
 mod readers;
+mod shrinking;
 mod values;

@@ -3,11 +3,13 @@
 mod fixtures;
 pub mod npy;
 
-pub use fixtures::root;
+pub use fixtures::{copy_folder, root};
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
+
+use ldm_ort::Runtime;
 
 /// How long one command may take. The first one on a machine may have to fetch ONNX Runtime.
 const PATIENCE: Duration = Duration::from_secs(300);
@@ -15,6 +17,11 @@ const PATIENCE: Duration = Duration::from_secs(300);
 /// The folder with the tiny models.
 pub fn models() -> PathBuf {
     root().join("tests/fixtures/models")
+}
+
+/// ONNX Runtime, as the tests' own process loads it.
+pub fn runtime() -> Runtime {
+    Runtime::load(&ldm_ort::Engine::default().runtime_options(None)).expect("ONNX Runtime is found or fetched")
 }
 
 /// What a command answered.

@@ -8,7 +8,6 @@ mod runs;
 
 use std::path::PathBuf;
 
-use ldm_ort::Runtime;
 use ldm_ort::bundle::GraphFile;
 use ndarray::ArrayD;
 
@@ -19,10 +18,6 @@ fn root(path: &str) -> PathBuf {
 fn graph(path: &str) -> GraphFile {
     let path = root(path);
     GraphFile::open(&path).unwrap_or_else(|error| panic!("{error}"))
-}
-
-fn runtime() -> Runtime {
-    Runtime::load(&ldm_ort::Engine::default().runtime_options(None)).expect("ONNX Runtime is found or fetched")
 }
 
 /// How far apart in parts of the largest.

@@ -1,5 +1,6 @@
 //! A graph and its parts.
 
+use crate::common::runtime;
 use ldm_ort::bundle::{ComponentKind, GraphFile};
 use ldm_ort::graph_cache::open_uncached;
 use ldm_ort::lora::{Lora, merge};
@@ -8,7 +9,7 @@ use ldm_ort::session::{Cancel, Runtime, Session, SessionOptions};
 use ldm_ort::tensor::{DType, Tensor, TensorInfo, TensorView, Weight};
 use ndarray::{ArrayD, IxDyn};
 
-use super::{apart, graph, root, runtime};
+use super::{apart, graph, root};
 
 #[test]
 fn every_long_skip_connection_is_found_and_nothing_else_is() {

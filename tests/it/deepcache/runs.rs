@@ -1,6 +1,6 @@
 //! Pipelines that run the shallow layers alone at some steps.
 
-use std::ops::ControlFlow;
+use crate::common::runtime;
 use std::path::Path;
 
 use ldm_ort::execution::{Execution, ExecutionEvent};
@@ -10,7 +10,7 @@ use ldm_ort::session::Cancel;
 use ldm_ort::{Overrides, Plan, Result, Spec, npy};
 use ndarray::{ArrayD, Axis, IxDyn, Slice, concatenate};
 
-use super::{apart, graph, root, runtime};
+use super::{apart, graph, root};
 
 /// The shallow layers take few weights and little room, and a bound for the memory counts them beside the whole.
 #[test]
@@ -55,17 +55,14 @@ fn draw(pipeline: &str, cache: Option<&Path>, set: &[&str]) -> Drawn {
 
 fn draw_plan(plan: Plan) -> Drawn {
     let (mut latents, mut evaluations, mut optimized) = (Vec::new(), Vec::new(), 0);
-    let mut observe = |event: ExecutionEvent<'_>| {
-        match event {
-            ExecutionEvent::Optimizing { .. } => optimized += 1,
-            ExecutionEvent::Warning(warning) => panic!("{warning}"),
-            ExecutionEvent::Image(image) => {
-                latents.push(image.latents.clone().insert_axis(Axis(0)));
-                evaluations.extend(image.evaluations.iter().map(|e| (e.made, e.shallow, e.total)));
-            }
-            _ => {}
+    let mut observe = |event: ExecutionEvent<'_>| match event {
+        ExecutionEvent::Optimizing { .. } => optimized += 1,
+        ExecutionEvent::Warning(warning) => panic!("{warning}"),
+        ExecutionEvent::Image(image) => {
+            latents.push(image.latents.clone().insert_axis(Axis(0)));
+            evaluations.extend(image.evaluations.iter().map(|e| (e.made, e.shallow, e.total)));
         }
-        ControlFlow::Continue(())
+        _ => {}
     };
     let mut opened = Execution::load(&plan, &runtime(), &Cancel::new(), &mut observe).expect("a pipeline");
     opened.run(&plan, &Cancel::new(), &mut observe).expect("images");
@@ -132,7 +129,6 @@ fn requests_with_other_cuts_share_an_execution() {
             if let ExecutionEvent::Image(image) = event {
                 latents = Some(image.latents.clone().insert_axis(Axis(0)));
             }
-            ControlFlow::Continue(())
         };
         let timings = execution.run(plan, &Cancel::new(), &mut observe).expect("an image");
         assert_eq!(timings.evaluations.shallow > 0, plan.request.cache.is_some());
@@ -141,7 +137,6 @@ fn requests_with_other_cuts_share_an_execution() {
             if let ExecutionEvent::Image(image) = event {
                 fresh = Some(image.latents.clone().insert_axis(Axis(0)));
             }
-            ControlFlow::Continue(())
         };
         Execution::new(&runtime()).run(plan, &Cancel::new(), &mut observe).expect("an image");
         assert_eq!(latents, fresh);

@@ -1,7 +1,6 @@
 //! Model directories made of links: the Hugging Face cache, weights on another disk, folders that are links. Each draws what
 //! the same files draw where they lie in one directory.
 
-use std::ops::ControlFlow;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
@@ -102,13 +101,10 @@ fn draw(model: &Path, tables: &str, cache: Option<&Path>) -> Result<ArrayD<f32>,
     plan.set_graph_cache(cache.map(GraphCache::new).as_ref());
     let runtime = Runtime::load(&ldm_ort::Engine::default().runtime_options(None)).expect("ONNX Runtime");
     let (mut latents, mut warnings) = (None, Vec::new());
-    let mut observe = |event: ExecutionEvent<'_>| {
-        match event {
-            ExecutionEvent::Image(image) => latents = Some(image.latents.clone()),
-            ExecutionEvent::Warning(warning) => warnings.push(warning),
-            _ => {}
-        }
-        ControlFlow::Continue(())
+    let mut observe = |event: ExecutionEvent<'_>| match event {
+        ExecutionEvent::Image(image) => latents = Some(image.latents.clone()),
+        ExecutionEvent::Warning(warning) => warnings.push(warning),
+        _ => {}
     };
     let opened = Execution::load(&plan, &runtime, &Cancel::new(), &mut observe);
     let ran = opened.and_then(|mut pipeline| pipeline.run(&plan, &Cancel::new(), &mut observe));

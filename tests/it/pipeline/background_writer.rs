@@ -1,7 +1,6 @@
 //! What is done while images are made: texts encoded once, images written in their order.
 
 use std::io::{BufRead, BufReader};
-use std::ops::ControlFlow;
 use std::path::Path;
 
 use ldm_ort::bundle::ComponentKind;
@@ -27,15 +26,12 @@ fn make(runtime: &Runtime, file: &Path, keep: bool, set: &[&str]) -> Made {
     let mut plan = Plan::new(Spec::load(file, &overrides).expect("a spec")).expect("a plan");
     plan.request.batch = 1;
     let (mut opened, mut latents) = (0, Vec::new());
-    let mut watch = |event: ExecutionEvent<'_>| {
-        match event {
-            ExecutionEvent::Opened { component: ComponentKind::TextEncoder | ComponentKind::TextEncoder2, .. } => {
-                opened += 1
-            }
-            ExecutionEvent::Image(image) => latents.push(image.latents.clone()),
-            _ => {}
+    let mut watch = |event: ExecutionEvent<'_>| match event {
+        ExecutionEvent::Opened { component: ComponentKind::TextEncoder | ComponentKind::TextEncoder2, .. } => {
+            opened += 1
         }
-        ControlFlow::Continue(())
+        ExecutionEvent::Image(image) => latents.push(image.latents.clone()),
+        _ => {}
     };
     let cancel = Cancel::new();
     let mut pipeline = Execution::load(&plan, runtime, &cancel, &mut watch).expect("it opens");
@@ -87,14 +83,13 @@ fn texts_are_remembered_from_run_to_run() {
         Plan::from_sources(Spec::load(&case("plain"), &overrides).expect("a spec"), &sources).expect("a plan")
     };
     let cancel = Cancel::new();
-    let mut pipeline = Execution::load(&of("a cat"), &runtime, &cancel, &mut ldm_ort::execution::Unwatched).unwrap();
+    let mut pipeline = Execution::load(&of("a cat"), &runtime, &cancel, &mut |_| {}).unwrap();
     let mut told = Vec::new();
     for prompt in ["a cat", "a cat", "a dog", "a cat"] {
         let mut opened = 0;
         let mut watch = |event: ExecutionEvent<'_>| {
             opened +=
                 usize::from(matches!(event, ExecutionEvent::Opened { component: ComponentKind::TextEncoder, .. }));
-            ControlFlow::Continue(())
         };
         let timings = pipeline.run(&of(prompt), &cancel, &mut watch).expect("it runs");
         told.push((timings.texts, opened));

@@ -9,28 +9,15 @@ use serde_json::{Value, json};
 
 use super::draw::draw;
 use super::{models, npy};
-use crate::common::{answer, ldm_ort, root};
+use crate::common::{answer, copy_folder, ldm_ort, root};
 
 fn golden() -> PathBuf {
     root().join("tests/golden/corrections")
 }
 
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).expect("a folder");
-    for entry in fs::read_dir(from).expect("a folder") {
-        let path = entry.expect("an entry").path();
-        let target = to.join(path.file_name().expect("an entry has a name"));
-        if path.is_dir() {
-            copy(&path, &target);
-        } else {
-            fs::copy(&path, &target).expect("a file can be copied");
-        }
-    }
-}
-
 /// A fixture with another scheduler_config.json in `folder/model`.
 fn lay_out(folder: &Path, fixture: &str, scheduler: &Value) {
-    copy(&models().join("..").join(fixture), &folder.join("model"));
+    copy_folder(&models().join("..").join(fixture), &folder.join("model"));
     write(&folder.join("model/scheduler/scheduler_config.json"), scheduler);
 }
 
@@ -104,7 +91,7 @@ fn check_shows_what_the_pipeline_class_corrects() {
 #[test]
 fn a_pipeline_class_converts_its_scheduler() {
     let folder = tempfile::tempdir().expect("a folder");
-    copy(&models().join("pixel"), &folder.path().join("model"));
+    copy_folder(&models().join("pixel"), &folder.path().join("model"));
     let run = |class: &str, table: &str| {
         let mut named = index(folder.path());
         named["_class_name"] = class.into();

@@ -1,6 +1,5 @@
 //! Previews and small decoders (`scripts/goldens/golden_previews.py`).
 
-use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use ldm_ort::bundle::{ComponentKind, GraphFile, VaeDecoderSignature};
@@ -8,19 +7,15 @@ use ldm_ort::execution::{Execution, ExecutionEvent};
 use ldm_ort::image::{InputLimit, Rgb8};
 use ldm_ort::session::{Session, SessionOptions};
 use ldm_ort::vae::{Scaling, VaeDecoder};
-use ldm_ort::{Bundle, Cancel, Overrides, Plan, Runtime, Spec, image, metadata};
+use ldm_ort::{Bundle, Cancel, Overrides, Plan, Spec, image, metadata};
 use ndarray::{ArrayD, Axis, Slice};
 use serde_json::Value;
 
 use super::{bytes, case, draw, redraw, text};
-use crate::common::{answer, ldm_ort, models, root};
+use crate::common::{answer, copy_folder, ldm_ort, models, root, runtime};
 
 fn golden() -> PathBuf {
     root().join("tests/golden/previews")
-}
-
-pub(super) fn runtime() -> Runtime {
-    Runtime::load(&ldm_ort::Engine::default().runtime_options(None)).expect("an ONNX Runtime is found or fetched")
 }
 
 fn array(name: &str) -> ArrayD<f32> {
@@ -49,22 +44,9 @@ fn pipeline(folder: &Path, model: &Path, more: &str) -> PathBuf {
 /// A tiny model with a small decoder in this folder of its directory.
 fn with_tiny_decoder(folder: &Path, model: &str, name: &str) -> PathBuf {
     let to = folder.join("model");
-    copy(&models().join(model), &to);
-    copy(&golden().join("tiny_vae_decoder"), &to.join(name));
+    copy_folder(&models().join(model), &to);
+    copy_folder(&golden().join("tiny_vae_decoder"), &to.join(name));
     to
-}
-
-pub(super) fn copy(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).expect("a folder");
-    for entry in std::fs::read_dir(from).expect("a folder to copy") {
-        let entry = entry.expect("an entry");
-        let (path, to) = (entry.path(), to.join(entry.file_name()));
-        if path.is_dir() {
-            copy(&path, &to);
-        } else {
-            std::fs::copy(&path, &to).expect("a copy");
-        }
-    }
 }
 
 /// Every preview of a run, by the call after which it was made, and the final latents.
@@ -73,14 +55,11 @@ fn watched(pipeline: &Path, flags: &[&str]) -> (Vec<(usize, Rgb8)>, Vec<ArrayD<f
     let spec = Spec::load(pipeline, &Overrides { set, ..Overrides::default() }).expect("a pipeline");
     let plan = Plan::new(spec).expect("a plan");
     let (mut previews, mut latents) = (Vec::new(), Vec::new());
-    let mut observer = |event: ExecutionEvent<'_>| {
-        match event {
-            ExecutionEvent::Preview { call, pixels, .. } => previews.push((call, pixels.clone())),
-            ExecutionEvent::Image(image) => latents.push(image.latents.clone()),
-            ExecutionEvent::Warning(warning) => assert!(!warning.contains("preview"), "{warning}"),
-            _ => {}
-        }
-        ControlFlow::Continue(())
+    let mut observer = |event: ExecutionEvent<'_>| match event {
+        ExecutionEvent::Preview { call, pixels, .. } => previews.push((call, pixels.clone())),
+        ExecutionEvent::Image(image) => latents.push(image.latents.clone()),
+        ExecutionEvent::Warning(warning) => assert!(!warning.contains("preview"), "{warning}"),
+        _ => {}
     };
     let mut open = Execution::load(&plan, &runtime(), &Cancel::default(), &mut observer).expect("it opens");
     open.run(&plan, &Cancel::default(), &mut observer).expect("it runs");
@@ -296,8 +275,8 @@ fn a_tiny_decoder_of_another_model_is_refused() {
     let shapes = root().join("models/shapes/tiny_vae_decoder");
     let of_four = golden().join("tiny_vae_decoder/model.onnx");
     let model = folder.path().join("model");
-    copy(&models().join("sd1"), &model);
-    copy(&shapes, &model.join("tiny_vae_decoder"));
+    copy_folder(&models().join("sd1"), &model);
+    copy_folder(&shapes, &model.join("tiny_vae_decoder"));
     let named = |graph: &Path| format!("[model.tiny_vae_decoder]\ngraph = '{}'\n", graph.display());
     let flux = root().join("tests/fixtures/families/flux-dev");
     for (model, more, flags, code, says) in [

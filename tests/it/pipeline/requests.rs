@@ -1,30 +1,15 @@
 //! Several requests on one execution: what is open is used, and what was read is not read again.
 
-use std::ops::ControlFlow;
+use crate::common::{copy_folder, runtime};
 use std::path::{Path, PathBuf};
 
 use ldm_ort::execution::{Execution, ExecutionEvent};
 use ldm_ort::graph_cache::GraphCache;
 use ldm_ort::plan::ModelSources;
-use ldm_ort::{Cancel, Overrides, Plan, Runtime, Spec};
+use ldm_ort::{Cancel, Overrides, Plan, Spec};
 use ndarray::ArrayD;
 
 use super::text;
-
-fn runtime() -> Runtime {
-    Runtime::load(&ldm_ort::Engine::default().runtime_options(None)).expect("an ONNX Runtime is found or fetched")
-}
-
-fn copy(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).expect("a folder");
-    for entry in std::fs::read_dir(from).expect("a folder").flatten() {
-        let to = to.join(entry.file_name());
-        match entry.path().is_dir() {
-            true => copy(&entry.path(), &to),
-            false => drop(std::fs::copy(entry.path(), &to).expect("a copy")),
-        }
-    }
-}
 
 /// Removes everything below a folder that is no graph.
 fn remove_all_but_graphs(folder: &Path) {
@@ -43,13 +28,10 @@ type Outcome = (Vec<String>, Vec<(ArrayD<f32>, Vec<u8>)>);
 
 fn run(execution: &mut Execution, plan: &Plan) -> Outcome {
     let (mut opened, mut images) = (Vec::new(), Vec::new());
-    let mut observe = |event: ExecutionEvent<'_>| {
-        match event {
-            ExecutionEvent::Opened { component, .. } => opened.push(component.to_string()),
-            ExecutionEvent::Image(image) => images.push((image.latents.clone(), image.pixels.data().to_vec())),
-            _ => {}
-        }
-        ControlFlow::Continue(())
+    let mut observe = |event: ExecutionEvent<'_>| match event {
+        ExecutionEvent::Opened { component, .. } => opened.push(component.to_string()),
+        ExecutionEvent::Image(image) => images.push((image.latents.clone(), image.pixels.data().to_vec())),
+        _ => {}
     };
     execution.run(plan, &Cancel::new(), &mut observe).expect("it runs");
     opened.sort();
@@ -98,7 +80,7 @@ fn requests_of_several_tasks_share_what_is_open() {
     };
     for (at, cache) in [None, Some(GraphCache::new(folder.path().join("cache")))].into_iter().enumerate() {
         let model = folder.path().join(format!("model-{at}"));
-        copy(&shapes, &model);
+        copy_folder(&shapes, &model);
         let requests = requests(folder.path());
         let sources = ModelSources::open(&spec(&model, &requests[0].0)).expect("a model directory");
         let mut execution = Execution::new(&runtime);

@@ -1,6 +1,5 @@
 //! Models in a row: what is kept, recorded, told and stopped.
 
-use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use ldm_ort::execution::Execution;
@@ -209,7 +208,6 @@ fn a_run_that_is_stopped_names_the_stage() {
         if let ExecutionEvent::Stage { key, number, of } = event {
             events.push(format!("{key} {number} {of}"));
         }
-        ControlFlow::Continue(())
     })
     .expect("it opens");
     assert_eq!(events, ["base 1 2", "stage[0] 2 2"]);
@@ -217,14 +215,11 @@ fn a_run_that_is_stopped_names_the_stage() {
         ("base", "base: interrupted at step 1 of 8, image 1 of 2"),
         ("stage[0]", "stage[0]: interrupted at step 1 of 2, image 1 of 2"),
     ] {
-        let mut at = String::new();
+        let (mut at, cancel) = (String::new(), Cancel::new());
         let result = stages.run(&plan, &cancel, &mut |event: ExecutionEvent<'_>| match event {
-            ExecutionEvent::Stage { key, .. } => {
-                at = key.to_owned();
-                ControlFlow::Continue(())
-            }
-            ExecutionEvent::Step { .. } if at == stop_in => ControlFlow::Break(()),
-            _ => ControlFlow::Continue(()),
+            ExecutionEvent::Stage { key, .. } => at = key.to_owned(),
+            ExecutionEvent::Step { .. } if at == stop_in => cancel.cancel(),
+            _ => {}
         });
         let error = result.expect_err("it was stopped");
         assert_eq!((error.to_string().as_str(), error.exit_code()), (says, 130));

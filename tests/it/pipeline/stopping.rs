@@ -1,17 +1,12 @@
 //! Stopping a run.
 
-use crate::common::root;
-use std::ops::ControlFlow;
+use crate::common::{root, runtime};
 use std::path::Path;
 
-use ldm_ort::execution::{Execution, ExecutionEvent, Unwatched};
+use ldm_ort::execution::{Execution, ExecutionEvent};
 use ldm_ort::{Cancel, Error, Overrides, Plan, Runtime, Spec, StepPosition};
 
 use super::case;
-
-fn runtime() -> Runtime {
-    Runtime::load(&ldm_ort::Engine::default().runtime_options(None)).expect("an ONNX Runtime is found or fetched")
-}
 
 fn plan(name: &str, set: &[&str]) -> Plan {
     plan_of(&case(name), set)
@@ -22,33 +17,21 @@ fn plan_of(file: &Path, set: &[&str]) -> Plan {
     Plan::new(Spec::load(file, &Overrides { set, ..Overrides::default() }).expect("a spec")).expect("a plan")
 }
 
-/// The ways to stop a run after a number of calls of the denoiser.
-#[derive(Debug, Clone, Copy)]
-enum Stop {
-    /// By the observer, after the call.
-    Observer,
-    /// By the switch, which the next call sees.
-    Switch,
-}
-
-/// The position of a run that is stopped after `calls` calls of the denoiser, counted over all of its batches and stages.
-fn stopped(runtime: &Runtime, plan: &Plan, stop: Stop, calls: usize) -> Error {
+/// The position of a run that is cancelled after `calls` calls of the denoiser, counted over all of its batches and stages.
+fn stopped(runtime: &Runtime, plan: &Plan, calls: usize) -> Error {
     let cancel = Cancel::new();
-    let mut stages = Execution::load(plan, runtime, &cancel, &mut Unwatched).expect("it opens");
+    let mut stages = Execution::load(plan, runtime, &cancel, &mut |_| {}).expect("it opens");
     let mut made = 0;
     let result = stages.run(plan, &cancel.clone(), &mut |event: ExecutionEvent<'_>| {
         made += usize::from(matches!(event, ExecutionEvent::Step { .. }));
-        match (stop, made == calls && matches!(event, ExecutionEvent::Step { .. })) {
-            (Stop::Observer, true) => return ControlFlow::Break(()),
-            (Stop::Switch, true) => cancel.cancel(),
-            (_, false) => {}
+        if made == calls && matches!(event, ExecutionEvent::Step { .. }) {
+            cancel.cancel();
         }
-        ControlFlow::Continue(())
     });
     result.expect_err("it was stopped")
 }
 
-/// The step that an interrupted run names is the scheduler's, whichever way it was stopped, in whichever image and stage.
+/// The step that an interrupted run names is the scheduler's, in whichever image and stage.
 #[test]
 fn an_interrupted_run_names_its_step() {
     let runtime = runtime();
@@ -58,27 +41,27 @@ fn an_interrupted_run_names_its_step() {
     let at = |step, steps, first_image, total_images| {
         StepPosition { step, steps, first_image, images: 1, total_images }.to_string()
     };
-    for (name, set, stop, calls, expected) in [
-        ("plain", &one[..], Stop::Observer, 2, at(2, 4, 0, 1)),
-        ("plain", &one, Stop::Switch, 2, at(3, 4, 0, 1)),
-        ("plain", &images, Stop::Observer, 6, at(2, 4, 1, 3)),
-        ("plain", &images, Stop::Switch, 10, at(3, 4, 2, 3)),
+    for (set, calls, expected) in [
+        (&one[..], 2, at(2, 4, 0, 1)),
+        (&one, 3, at(3, 4, 0, 1)),
+        (&images, 6, at(2, 4, 1, 3)),
+        (&images, 11, at(3, 4, 2, 3)),
         // Two calls a step, but for the last one.
-        ("plain", &second_order, Stop::Observer, 4, at(2, 4, 0, 1)),
-        ("plain", &second_order, Stop::Switch, 4, at(3, 4, 0, 1)),
-        ("plain", &second_order, Stop::Switch, 3, at(2, 4, 0, 1)),
+        (&second_order, 3, at(2, 4, 0, 1)),
+        (&second_order, 4, at(2, 4, 0, 1)),
+        (&second_order, 5, at(3, 4, 0, 1)),
     ] {
-        let error = stopped(&runtime, &plan(name, set), stop, calls);
-        assert_eq!(error.to_string(), format!("interrupted at {expected}"), "{set:?} {stop:?} {calls}");
+        let error = stopped(&runtime, &plan("plain", set), calls);
+        assert_eq!(error.to_string(), format!("interrupted at {expected}"), "{set:?} {calls}");
     }
     // Of each image, eight steps of the base and two of the refiner.
     let refine = root().join("tests/golden/stages/refine/pipeline.toml");
     let refine = plan_of(&refine, &[]);
-    for (stop, calls, expected) in [
-        (Stop::Observer, 1, "base: interrupted at step 1 of 8, image 1 of 2"),
-        (Stop::Switch, 9, "stage[0]: interrupted at step 2 of 2, image 1 of 2"),
-        (Stop::Switch, 12, "base: interrupted at step 3 of 8, image 2 of 2"),
+    for (calls, expected) in [
+        (1, "base: interrupted at step 1 of 8, image 1 of 2"),
+        (10, "stage[0]: interrupted at step 2 of 2, image 1 of 2"),
+        (13, "base: interrupted at step 3 of 8, image 2 of 2"),
     ] {
-        assert_eq!(stopped(&runtime, &refine, stop, calls).to_string(), expected);
+        assert_eq!(stopped(&runtime, &refine, calls).to_string(), expected);
     }
 }

@@ -50,10 +50,10 @@ static void *environment_of(void) {
 static float run_own(void *session) {
   void *memory = NULL, *value = NULL, *output = NULL;
   well(ORT(CreateCpuMemoryInfo, int, int, void **)(1, 0, &memory));
-  int32_t ids[77] = {0};
-  const int64_t shape[] = {1, 77};
+  int64_t ids[16] = {0};
+  const int64_t shape[] = {1, 16};
   well(ORT(CreateTensorWithDataAsOrtValue, const void *, void *, size_t, const int64_t *, size_t, int, void **)(
-      memory, ids, sizeof ids, shape, 2, ORT_INT32, &value));
+      memory, ids, sizeof ids, shape, 2, ORT_INT64, &value));
   const char *const inputs[] = {"input_ids"}, *const outputs[] = {"last_hidden_state"};
   const void *const values[] = {value};
   well(ORT(Run, void *, const void *, const char *const *, const void *const *, size_t, const char *const *, size_t, void **)(

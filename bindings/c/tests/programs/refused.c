@@ -61,7 +61,7 @@ int main(int argc, char **argv) {
 
   // Pipelines.
   LdmPipeline *other = NULL;
-  refused(ldm->pipeline_open(engine, "nowhere.toml", NULL, NULL, NULL, NULL, &other), LDM_INVALID_REQUEST, "nowhere");
+  refused(ldm->pipeline_open(engine, "nowhere.toml", NULL, NULL, NULL, NULL, &other), LDM_INVALID_MODEL, "nowhere");
   refused(ldm->pipeline_open(engine, NULL, NULL, NULL, NULL, NULL, &other), LDM_INVALID_REQUEST, "path");
   refused(ldm->pipeline_open(engine, argv[1], "{\"provider\": \"gpu9\"}", NULL, NULL, NULL, &other), LDM_INVALID_REQUEST,
           "gpu9");

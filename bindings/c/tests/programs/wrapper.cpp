@@ -11,7 +11,7 @@ int main(int argc, char **argv) {
   EXPECT(argc == 3);
   ldm = &ldm_ort::api();
   const ldm_ort::Engine engine(R"({"graph_cache": false, "offline": true})");
-  ldm_ort::Pipeline pipeline(engine, argv[1], R"({"threads": 1})");
+  ldm_ort::Pipeline pipeline(engine, argv[1]);
   int steps = 0;
   const std::vector<ldm_ort::Image> images =
       pipeline.run("", {}, [&](const LdmEvent &event) { steps += event.kind == LDM_EVENT_STEP; });

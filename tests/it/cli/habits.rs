@@ -6,15 +6,8 @@ use std::process::Stdio;
 
 use serde_json::Value;
 
-use crate::common::{Answer, answer, ldm_ort, models};
-
-fn call(folder: &Path, arguments: &[&str]) -> Answer {
-    let mut command = ldm_ort(folder);
-    command.args(arguments).env("NO_COLOR", "1");
-    let answer = answer(command);
-    assert!(!answer.stderr.contains("panicked"), "{answer}");
-    answer
-}
+use super::call;
+use crate::common::{Answer, ldm_ort, models};
 
 /// The objects of a run with `--json`.
 fn objects(folder: &Path, arguments: &[&str]) -> Vec<Value> {
@@ -28,7 +21,7 @@ fn path_of(folder: &Path, object: &Value) -> PathBuf {
 }
 
 /// A folder with a pipeline of the tiny Stable Diffusion model.
-fn folder() -> tempfile::TempDir {
+pub(super) fn folder() -> tempfile::TempDir {
     let folder = tempfile::tempdir().expect("a folder");
     let text = format!(
         "[model]\npath = '{}'\n[task.text-to-image]\nprompt = 'a cat'\n[run]\nsteps = 2\nseed = 4\n",

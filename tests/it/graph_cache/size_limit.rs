@@ -1,22 +1,16 @@
 //! The size of the graph cache: its limit, eviction of the least recently used entries, and folders that are read-only.
 
 use std::collections::BTreeMap;
-use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use crate::common::models;
+use crate::common::{models, runtime};
 use ldm_ort::bundle::ComponentKind;
 use ldm_ort::execution::{Execution, ExecutionEvent};
 use ldm_ort::graph_cache::{CachedGraph, GraphCache, GraphCacheEvent, SizeLimit};
 use ldm_ort::plan::Plan;
 use ldm_ort::session::{Cancel, Runtime, Session};
 use ldm_ort::spec::{Overrides, Spec};
-
-fn runtime() -> Runtime {
-    let options = ldm_ort::Engine::default().runtime_options(None);
-    Runtime::load(&options).expect("ONNX Runtime is found or fetched")
-}
 
 fn plan(set: &[&str]) -> Plan {
     let text = format!(
@@ -163,14 +157,11 @@ fn run(cache: &GraphCache, set: &[&str]) -> Run {
     let mut plan = plan(set);
     plan.set_graph_cache(Some(cache));
     let mut run = Run { optimized: 0, images: 0, warnings: Vec::new() };
-    let mut observe = |event: ExecutionEvent<'_>| {
-        match event {
-            ExecutionEvent::Optimizing { .. } => run.optimized += 1,
-            ExecutionEvent::Warning(warning) => run.warnings.push(warning),
-            ExecutionEvent::Image(_) => run.images += 1,
-            _ => {}
-        }
-        ControlFlow::Continue(())
+    let mut observe = |event: ExecutionEvent<'_>| match event {
+        ExecutionEvent::Optimizing { .. } => run.optimized += 1,
+        ExecutionEvent::Warning(warning) => run.warnings.push(warning),
+        ExecutionEvent::Image(_) => run.images += 1,
+        _ => {}
     };
     let mut pipeline = Execution::load(&plan, &runtime(), &Cancel::new(), &mut observe).expect("a pipeline");
     pipeline.run(&plan, &Cancel::new(), &mut observe).expect("an image");
