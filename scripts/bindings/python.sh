@@ -16,13 +16,20 @@ PYO3_PYTHON=$PWD/$folder/build/bin/python "$folder/build/bin/maturin" build --lo
 cargo build --locked --quiet --profile "$profile" --bin ldm-ort
 
 "${PYTHON-python3}" -m venv "$folder/venv"
-"$folder/venv/bin/pip" install -q numpy pillow pytest onnxruntime "$folder"/wheels/*.whl
+"$folder/venv/bin/pip" install -q numpy pillow pytest "$folder"/wheels/*.whl
 ls -l "$folder/wheels"
 
 # The types, with the packages that the stubs name.
 "$folder/build/bin/pip" install -q --force-reinstall --no-deps "$folder"/wheels/*.whl
-"$folder/build/bin/mypy" --strict -p ldm_ort
-"$folder/build/bin/mypy" --strict --python-version 3.11 bindings/python/tests/typing_of_calls.py
+mypy=("$folder/build/bin/mypy" --strict --cache-dir "$folder/mypy")
+"${mypy[@]}" -p ldm_ort
+"${mypy[@]}" --python-version 3.11 bindings/python/tests/typing_of_calls.py
 
 built=$([ "$profile" = dev ] && echo debug || echo "$profile")
-LDM_ORT_COMMAND=$PWD/target/$built/ldm-ort "$folder/venv/bin/python" -m pytest -q bindings/python/tests "$@"
+export LDM_ORT_COMMAND=$PWD/target/$built/ldm-ort
+tests=bindings/python/tests
+"$folder/venv/bin/python" -m pytest -q "$tests" --ignore "$tests/test_onnxruntime.py" "$@"
+
+# With the package onnxruntime in the same environment.
+"$folder/venv/bin/pip" install -q onnxruntime
+"$folder/venv/bin/python" -m pytest -q "$tests/test_onnxruntime.py"
