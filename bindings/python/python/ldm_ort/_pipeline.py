@@ -87,6 +87,9 @@ class Pipeline:
         settings: Settings,
     ) -> None:
         text = settings_json("Pipeline()", settings, Settings.__annotations__)
+        # Official builds of ONNX Runtime send telemetry unless this is set when they are loaded. It is set here, under the
+        # GIL, since the library would set it on a thread of its own.
+        os.environ["ORT_DISABLE_TELEMETRY"] = "1"
         if not isinstance(engine, Engine):
             engine = Engine(**(engine or {}))
         self._pipeline = _native.Pipeline.open(engine._engine, source, text, callback, cancel)
