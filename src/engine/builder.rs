@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::execution::{Execution, ExecutionEvent};
 use crate::graph_cache::{CachedGraph, GraphCache, SizeLimit};
 use crate::plan::{ModelSources, Plan};
-use crate::session::{self, Cancel, Flavor, HostApi, Runtime, RuntimeOptions};
+use crate::session::{self, Cancel, Flavor, Host, HostApi, Runtime, RuntimeOptions};
 use crate::spec::Spec;
 
 /// Opens pipelines. A clone is the same engine.
@@ -33,7 +33,7 @@ pub struct Engine(Arc<EngineBuilder>);
 /// pipeline is opened, since the build depends on the pipeline's execution providers.
 #[derive(Debug, Clone)]
 pub struct EngineBuilder {
-    host: Option<HostApi>,
+    host: Option<Host>,
     has_host_threads: bool,
     runtime_path: Option<PathBuf>,
     index_url: Option<String>,
@@ -52,7 +52,13 @@ impl EngineBuilder {
     /// `base` is NULL, or the library that it is of stays loaded until the process ends.
     pub unsafe fn ort_api(mut self, base: *const std::ffi::c_void) -> Self {
         // SAFETY: as this function demands.
-        self.host = unsafe { HostApi::new(base) };
+        self.host = unsafe { HostApi::new(base) }.map(Host::Api);
+        self
+    }
+
+    /// Uses the environment of a host program that has one of the crate `ort` itself, in the version that this crate uses.
+    pub fn ort_environment(mut self, environment: impl Into<Host>) -> Self {
+        self.host = Some(environment.into());
         self
     }
 
@@ -179,7 +185,7 @@ impl Engine {
     /// Returns the search for ONNX Runtime's library that this engine makes, for a preferred build.
     pub fn runtime_options(&self, flavor: Option<Flavor>) -> RuntimeOptions {
         RuntimeOptions {
-            host: self.0.host,
+            host: self.0.host.clone(),
             host_threads: self.0.has_host_threads,
             path: self.0.runtime_path.clone(),
             flavor,

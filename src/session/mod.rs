@@ -36,8 +36,8 @@ pub use cancel::Cancel;
 pub use fetch::{FetchEvent, InstalledBuild, PINNED_VERSION, install};
 pub use graph::{GraphRun, Session};
 pub use library::{
-    CachedBuild, Candidate, Env, Flavor, HostApi, LOADER_LOG, LibrarySource, Runtime, RuntimeOptions, Search, Verdict,
-    cached_builds, minimum_version, search, user_cache,
+    CachedBuild, Candidate, Env, Flavor, Host, HostApi, LOADER_LOG, LibrarySource, Runtime, RuntimeOptions, Search,
+    Verdict, cached_builds, minimum_version, search, user_cache,
 };
 pub use options::{Optimization, SessionOptions, WeightFile, cpu_threads, usable_threads};
 pub use placement::Placement;

@@ -24,7 +24,7 @@ pub use cache::{CachedBuild, cached_builds, user_cache};
 pub(super) use cache::{directory, flavor_directory};
 pub(super) use file_name::library_file_name;
 pub use flavor::Flavor;
-pub use host::HostApi;
+pub use host::{Host, HostApi};
 pub(super) use probe::check_library;
 pub use runtime_options::{Env, RuntimeOptions};
 pub use search::{Candidate, LibrarySource, Search, Verdict, search};
@@ -44,7 +44,6 @@ struct Inner {
     path: PathBuf,
     version: String,
     search: Search,
-    host: Option<HostApi>,
 }
 
 /// The process's only runtime.
@@ -87,8 +86,8 @@ impl Runtime {
         })?;
         let (path, version) = (path.to_path_buf(), version.to_string());
         tracing::info!("ONNX Runtime {version} is {}", path.display());
-        let environment = start(&path, options.host)?;
-        let inner = Arc::new(Inner { environment, path, version, search, host: options.host });
+        let environment = start(&path, options.host.as_ref())?;
+        let inner = Arc::new(Inner { environment, path, version, search });
         let runtime = Self { inner, host_threads: options.host_threads };
         Ok(loaded.insert(runtime).clone())
     }
@@ -116,7 +115,6 @@ impl Runtime {
     fn reused(&self, options: &RuntimeOptions) -> Result<Self> {
         let runtime = Self { host_threads: options.host_threads, ..self.clone() };
         if let Some(host) = &options.host
-            && self.inner.host != options.host
             && !host.is_in(self.path())
         {
             return Err(self.another(&host.path()));
@@ -151,12 +149,18 @@ impl Runtime {
 pub const LOADER_LOG: &str = "ort::load_dynamic";
 
 /// Loads the library into ort and creates the environment, which is the host's where that has one.
-fn start(path: &Path, host: Option<HostApi>) -> Result<ort::environment::Environment> {
+fn start(path: &Path, host: Option<&Host>) -> Result<ort::environment::Environment> {
     let failed = |problem: String| {
         Error::runtime(
             format!("{}: {problem}", path.display()),
             "`ldm-ort runtime` prints where it looked; --runtime names another library",
         )
+    };
+    let of_host = host.map(|host| host.environment(path)).transpose().map_err(failed)?;
+    let builder = match of_host {
+        Some(Ok(environment)) => return Ok(environment),
+        Some(Err(builder)) => builder,
+        None => ort::init_from(path).map_err(|e| failed(e.to_string()))?,
     };
     // Official builds from 1.29 on send telemetry from the moment the environment is created, and write a device id to
     // the user's cache. Only this variable, read at that moment, prevents both. The later call on the environment
@@ -166,25 +170,21 @@ fn start(path: &Path, host: Option<HostApi>) -> Result<ort::environment::Environ
     // happens once per process, under `LOADED`'s lock, before the first thread of ONNX Runtime exists. The command line
     // gets here without another thread that reads the environment. An application that embeds this library and has such
     // threads sets the variable to 1 before it starts them; then nothing changes here.
-    if std::env::var_os(TELEMETRY_OFF).is_none_or(|value| value != "1") {
+    //
+    // A host program decides for itself, with its environment.
+    if host.is_none() && std::env::var_os(TELEMETRY_OFF).is_none_or(|value| value != "1") {
         // SAFETY: no thread reads the environment meanwhile, as said above.
         unsafe { std::env::set_var(TELEMETRY_OFF, "1") };
     }
-    let builder = match host {
-        Some(host) => {
-            host.install().map_err(failed)?;
-            // The registration of some providers looks for the library itself, which a program may be linked with.
-            ort::init_from(path).unwrap_or_else(|_| ort::init())
-        }
-        None => ort::init_from(path).map_err(|e| failed(e.to_string()))?,
-    };
     let environment = builder
         .with_name("ldm-ort")
         .with_telemetry(false)
         .with_logger(Arc::new(log))
         .build()
         .map_err(|e| failed(e.to_string()))?;
-    environment.set_log_level(LogLevel::Warning);
+    if host.is_none() {
+        environment.set_log_level(LogLevel::Warning);
+    }
     Ok(environment)
 }
 

@@ -3,14 +3,14 @@
 use std::path::PathBuf;
 
 use super::flavor::Flavor;
-use super::host::HostApi;
+use super::host::Host;
 use crate::session::Cancel;
 
 /// The places to search for the library, and whether it may be fetched.
 #[derive(Debug, Clone, Default)]
 pub struct RuntimeOptions {
-    /// The interface of the host program's own ONNX Runtime. Nothing else is then considered.
-    pub host: Option<HostApi>,
+    /// The host program's own ONNX Runtime. Nothing else is then considered.
+    pub host: Option<Host>,
     /// True if graphs run on the global thread pool of the host's environment, which it creates first.
     pub host_threads: bool,
     /// The library's file or folder, from `--runtime`. Nothing else is then considered.

@@ -14,7 +14,7 @@ use crate::files;
 /// A place to look for the library, in the order of the search. The first usable one is taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LibrarySource {
-    /// The interface that the host program handed over. If given, nothing else is tried.
+    /// The runtime that the host program handed over. If given, nothing else is tried.
     Host,
     /// `--runtime`. If given, nothing else is tried.
     Option,
