@@ -13,7 +13,8 @@ rm -rf "$folder/venv" "$folder/wheels"
 "$folder/build/bin/pip" install -q 'maturin>=1.10,<2' 'mypy>=1.15,<3' numpy pillow pytest
 PYO3_PYTHON=$PWD/$folder/build/bin/python "$folder/build/bin/maturin" build --locked --quiet --profile "$profile" \
   --manifest-path bindings/python/Cargo.toml --out "$folder/wheels"
-cargo build --locked --quiet --profile "$profile" --bin ldm-ort
+# With the features of the wheel, so that nothing is built twice.
+cargo build --locked --quiet --profile "$profile" -p ldm-ort -p ldm-ort-python --bin ldm-ort
 
 "${PYTHON-python3}" -m venv "$folder/venv"
 "$folder/venv/bin/pip" install -q numpy pillow pytest "$folder"/wheels/*.whl

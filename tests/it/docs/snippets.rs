@@ -132,7 +132,8 @@ fn every_snippet_works_as_written() {
 
 #[test]
 fn snippets_are_of_known_languages_and_rust_is_compiled() {
-    let read = |file: &str| std::fs::read_to_string(root().join(file)).unwrap_or_else(|error| panic!("{file}: {error}"));
+    let read =
+        |file: &str| std::fs::read_to_string(root().join(file)).unwrap_or_else(|error| panic!("{file}: {error}"));
     let (library, pytest) = (read("src/lib.rs"), read("bindings/python/tests/test_docs.py"));
     for page in pages() {
         for block in blocks(&page) {
