@@ -1,9 +1,11 @@
 //! Running the program the way its users do.
 
 mod fixtures;
+mod folders;
 pub mod npy;
 
 pub use fixtures::root;
+pub use folders::copy_folder;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -84,17 +86,4 @@ fn drain(pipe: Option<impl std::io::Read>) -> Vec<u8> {
     let mut bytes = Vec::new();
     pipe.expect("the pipe is there").read_to_end(&mut bytes).expect("the pipe can be read");
     bytes
-}
-
-/// Copies a folder with all that is in it.
-pub fn copy_folder(from: &Path, to: &Path) {
-    fs::create_dir_all(to).expect("a folder");
-    for entry in fs::read_dir(from).expect("a folder").map(|entry| entry.expect("an entry").path()) {
-        let target = to.join(entry.file_name().expect("an entry has a name"));
-        if entry.is_dir() {
-            copy_folder(&entry, &target);
-        } else {
-            fs::copy(&entry, &target).expect("a copy");
-        }
-    }
 }
