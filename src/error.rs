@@ -322,7 +322,9 @@ fn io_hint(error: &std::io::Error) -> &'static str {
         ErrorKind::ReadOnlyFilesystem => "choose a folder that can be written to",
         ErrorKind::FileTooLarge => "raise the limit of file sizes (`ulimit -f`), or choose a folder on another disk",
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded => "free some disk space, or choose a folder on another disk",
-        ErrorKind::InvalidData => "expected UTF-8 text: check the file's encoding",
+        ErrorKind::InvalidData if error.get_ref().is_some_and(|inner| inner.is::<std::string::FromUtf8Error>()) => {
+            "expected UTF-8 text: check the file's encoding"
+        }
         _ => "",
     }
 }
