@@ -12,238 +12,27 @@
 """
 
 import argparse
-import functools
-import importlib.util
 import json
 import os
-import re
-import shutil
-import signal
-import socket
-import subprocess
-import sys
 import tempfile
-import threading
 import time
-import urllib.error
-import urllib.request
+import traceback
 from pathlib import Path
 
+from triton_server import (
+    LONG, PROMPTS, STEPS, Context, Server, failure, in_environment, in_parallel, infer, inputs_of, pixels, rows_of, start_long,
+)
+
 ROOT = Path(__file__).resolve().parents[2]
-PACKAGES = ["nvidia-pytriton==0.7.0", "tritonclient[http,grpc]", "numpy<2", "pillow"]
-PROMPTS = ["a red circle", "a blue square on a white background", "a small yellow star"]
-STEPS = 3
 CYCLES = 50
-# Growth of the server from the tenth load to the last: allocators keep some pages.
-MOST_GROWTH = 16 << 20
+# Growth of the server from the tenth load to the last, with one heap for all threads.
+MOST_GROWTH = 8 << 20
 CHECKS = []
 
 
 def check(function):
     CHECKS.append(function)
     return function
-
-
-def in_environment(arguments):
-    """Continues in the virtual environment, which is made first if need be."""
-    python = Path(arguments.venv) / "bin" / "python"
-    if not python.exists():
-        subprocess.run([sys.executable, "-m", "venv", arguments.venv], check=True)
-        subprocess.run([python, "-m", "pip", "install", "--quiet", *PACKAGES], check=True)
-    if Path(sys.prefix).resolve() != Path(arguments.venv).resolve():
-        os.execv(python, [str(python), __file__, *sys.argv[1:]])
-
-
-def free_ports(count):
-    sockets = [socket.socket() for _ in range(count)]
-    for each in sockets:
-        each.bind(("127.0.0.1", 0))
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
-
-
-class Server:
-    """A server with a model repository in a temporary folder."""
-
-    def __init__(self, arguments, folder):
-        self.folder, self.arguments = folder, arguments
-        self.repository, backend = folder / "models", folder / "backends" / "ldm_ort"
-        self.repository.mkdir()
-        backend.mkdir(parents=True)
-        for name in ["libtriton_ldm_ort.so", "libldm_ort.so"]:
-            shutil.copy(arguments.target / name, backend)
-        # ONNX Runtime next to the backend is what a deployment has.
-        os.symlink(arguments.runtime, backend / "libonnxruntime.so")
-        self.models()
-        wheel = Path(importlib.util.find_spec("pytriton").origin).parent
-        self.http, self.grpc, metrics = free_ports(3)
-        command = [wheel / "tritonserver" / "bin" / "tritonserver", f"--model-repository={self.repository}",
-                   f"--backend-directory={folder / 'backends'}", "--model-control-mode=explicit", "--load-model=shapes",
-                   f"--http-port={self.http}", f"--grpc-port={self.grpc}", f"--metrics-port={metrics}",
-                   "--http-address=127.0.0.1", "--grpc-address=127.0.0.1",
-                   '--backend-config=ldm_ort,engine={"offline": true, "cache_dir": "' + str(folder / "cache") + '"}']
-        self.log = folder / "server.log"
-        environment = {key: value for key, value in os.environ.items() if key != "ORT_DYLIB_PATH"}
-        self.process = subprocess.Popen(command, env=environment, stdout=self.log.open("w"), stderr=subprocess.STDOUT)
-
-    def models(self):
-        """The model repository: a configuration of its name and backend alone, and others."""
-        self.model("shapes", f'parameters {{ key: "pipeline" value {{ string_value: "{self.pipeline()}" }} }}')
-        path = self.parameter("pipeline", self.arguments.model)
-        device = self.parameter("settings", '{"threads": 1}')
-        self.model("plain", path)
-        self.model("directory", "", link=True)
-        self.model("batched", path + "max_batch_size: 4\ndynamic_batching { max_queue_delay_microseconds: 200000 }\n")
-        self.model("joined", path + self.parameter("join", "true")
-                   + "max_batch_size: 4\ndynamic_batching { max_queue_delay_microseconds: 400000 }\n")
-        self.model("decoupled", path + "model_transaction_policy { decoupled: true }\n")
-        self.model("two", path + device + "instance_group [{ kind: KIND_CPU count: 2 }]\n")
-        declared = """
-input [{ name: "PROMPT" data_type: TYPE_STRING dims: [-1] }, { name: "SEED" data_type: TYPE_INT64 dims: [1] optional: true },
-       { name: "STEPS" data_type: TYPE_INT32 dims: [1] optional: true },
-       { name: "IMAGE" data_type: TYPE_UINT8 dims: [-1, -1, 3] optional: true }]
-output [{ name: "IMAGE" data_type: TYPE_UINT8 dims: [-1, -1, -1, 3] }, { name: "ENCODED" data_type: TYPE_STRING dims: [-1] }]
-"""
-        self.model("declared", path + self.parameter("format", "webp") + declared)
-        self.model("no_pipeline", "")
-        self.model("no_model", self.parameter("pipeline", "absent.toml"))
-        self.model("bad_settings", path + self.parameter("settings", '{"device": {"threads": "many"}}'))
-        self.model("bad_parameter", path + self.parameter("piepline", "x"))
-        self.model("bad_input", path + 'input [{ name: "PROMT" data_type: TYPE_STRING dims: [1] }]\n')
-
-    def pipeline(self):
-        """A pipeline file next to a link to the model, so that its path is relative."""
-        folder = self.repository / "shapes" / "1"
-        folder.mkdir(parents=True)
-        os.symlink(self.arguments.model, folder / "model")
-        text = f'[model]\npath = "model"\n[task.text-to-image]\nprompt = "{PROMPTS[0]}"\n[run]\nsteps = {STEPS}\nseed = 5\n'
-        (folder / "own.toml").write_text(text)
-        return "own.toml"
-
-    @staticmethod
-    def parameter(key, value):
-        return f"parameters {{ key: {json.dumps(key)} value {{ string_value: {json.dumps(str(value))} }} }}\n"
-
-    def model(self, name, config, link=False):
-        folder = self.repository / name
-        (folder / "config.pbtxt").parent.mkdir(exist_ok=True)
-        if link:
-            os.symlink(self.arguments.model, folder / "1")
-        (folder / "1").mkdir(exist_ok=True)
-        (folder / "config.pbtxt").write_text(f'name: "{name}"\nbackend: "ldm_ort"\n{config}')
-
-    def wait(self):
-        for _ in range(600):
-            if self.process.poll() is not None:
-                break
-            try:
-                urllib.request.urlopen(f"http://127.0.0.1:{self.http}/v2/health/ready").close()
-                return
-            except OSError:
-                time.sleep(0.1)
-        raise SystemExit(f"the server does not start:\n{self.log.read_text()}")
-
-    def stop(self):
-        self.process.send_signal(signal.SIGTERM)
-        try:
-            return self.process.wait(60)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            return None
-
-    def resident(self):
-        status = Path(f"/proc/{self.process.pid}/status").read_text()
-        return int(re.search(r"VmRSS:\s+(\d+)", status)[1]) << 10
-
-    def clients(self):
-        import tritonclient.grpc
-        import tritonclient.http
-
-        return [(tritonclient.http, tritonclient.http.InferenceServerClient(f"127.0.0.1:{self.http}", network_timeout=300)),
-                (tritonclient.grpc, tritonclient.grpc.InferenceServerClient(f"127.0.0.1:{self.grpc}"))]
-
-    def statistics(self, model):
-        client = self.clients()[0][1]
-        return client.get_inference_statistics(model)["model_stats"][0]
-
-
-TYPES = {"SEED": "UINT64", "STEPS": "INT32", "WIDTH": "INT32", "HEIGHT": "INT32", "IMAGES": "INT32", "PREVIEW": "INT32",
-         "GUIDANCE_SCALE": "FP32", "STRENGTH": "FP32", "LORAS": "FP32"}
-NUMPY = {"UINT64": "uint64", "INT64": "int64", "INT32": "int32", "FP32": "float32", "UINT8": "uint8"}
-
-
-def inputs_of(kind, values, types={}):
-    """The inputs of a request: texts, bytes, numbers, or lists of them, or numpy arrays as they are."""
-    import numpy
-
-    inputs = []
-    for name, value in values.items():
-        if not isinstance(value, numpy.ndarray):
-            data_type = types.get(name, TYPES.get(name, "BYTES"))
-            items = value if isinstance(value, list) else [value]
-            if data_type == "BYTES":
-                items = [item.encode() if isinstance(item, str) else item for item in items]
-                value = numpy.array(items, dtype=numpy.object_)
-            else:
-                value = numpy.array(items, dtype=NUMPY[data_type])
-        data_type = "BYTES" if value.dtype == object else next(key for key, name in NUMPY.items() if name == value.dtype.name)
-        tensor = kind.InferInput(name, list(value.shape), data_type)
-        tensor.set_data_from_numpy(value)
-        inputs.append(tensor)
-    return inputs
-
-
-def infer(client, model, values, outputs=None, types={}, **options):
-    kind, client = client
-    requested = None if outputs is None else [kind.InferRequestedOutput(name) for name in outputs]
-    return client.infer(model, inputs_of(kind, values, types), outputs=requested, **options)
-
-
-class Context:
-    def __init__(self, arguments, server, folder):
-        self.arguments, self.server, self.folder = arguments, server, folder
-        self.clients = server.clients()
-
-    def load(self, model):
-        self.clients[0][1].load_model(model)
-
-    @functools.cache
-    def commanded(self, prompt, seed, *flags, task=None):
-        """The file that the command writes for a request."""
-        output = Path(tempfile.mkdtemp(dir=self.folder))
-        source = self.arguments.model
-        if task is not None:
-            source = output / "pipeline.toml"
-            source.write_text(f'[model]\npath = {json.dumps(str(self.arguments.model))}\n{task}')
-        command = [self.arguments.command, "run", source, "--prompt", prompt, "--seed", str(seed), "--steps", str(STEPS),
-                   "--output", output / "images", *flags]
-        environment = {**os.environ, "ORT_DYLIB_PATH": str(self.arguments.runtime),
-                       "LDM_ORT_CACHE_DIR": str(self.folder / "cache"), "LDM_ORT_OFFLINE": "1"}
-        subprocess.run(command, env=environment, check=True, capture_output=True)
-        [image] = (output / "images").iterdir()
-        return image.read_bytes()
-
-
-def pixels(encoded):
-    import io
-
-    import numpy
-    from PIL import Image
-
-    return numpy.asarray(Image.open(io.BytesIO(encoded)).convert("RGB"))
-
-
-def failure(call):
-    """The status and text of a call that must fail."""
-    from tritonclient.utils import InferenceServerException
-
-    try:
-        call()
-    except InferenceServerException as error:
-        return error.status(), error.message()
-    raise AssertionError("the call succeeds")
 
 
 @check
@@ -268,7 +57,7 @@ def bytes_of_the_command(context):
 @check
 def options_of_the_command(context):
     """Guidance, scheduler, size and negative prompt mean what the command's flags mean."""
-    flags = ["--guidance-scale", "4.3", "--scheduler", "euler", "--width", "48", "--height", "32",
+    flags = ["--set", "task.text-to-image.guidance_scale=4.3", "--scheduler", "euler", "--width", "48", "--height", "32",
              "--negative-prompt", "a green triangle"]
     expected = context.commanded(PROMPTS[0], 11, *flags)
     values = {"PROMPT": PROMPTS[0], "SEED": 11, "STEPS": STEPS, "GUIDANCE_SCALE": 4.3, "SCHEDULER": "euler", "WIDTH": 48,
@@ -344,7 +133,7 @@ def wrong_requests(context):
              ({"REQUEST": '{"prompt": null}'}, "prompt"), ({"REQUEST": '{"promt": "x"}'}, "promt"),
              ({"REQUEST": '{"image": "/etc/hostname"}'}, "image"), ({"REQUEST": '{"model": {"path": "x"}}'}, "model"),
              ({"REQUEST": '{"control": [{"image": "x.png"}]}'}, "control.image"),
-             ({**valid, "SEED": 2**64 - 1}, "seed"), ({**valid, "LORAS": [0.5]}, "lora"),
+             ({**valid, "SEED": 2**64 - 1}, "SEED"), ({**valid, "LORAS": [0.5]}, "lora"),
              ({**valid, "PROMPT": numpy.array([], dtype=numpy.object_)}, "PROMPT"), ({**valid, "PROMT": "x"}, "PROMT"),
              ({**valid, "SEED": numpy.array([7], dtype="float32")}, "SEED")]
     for client in context.clients:
@@ -379,18 +168,18 @@ def batches(context):
     for model, runs in [("batched", 3), ("joined", 1)]:
         context.load(model)
         for client in context.clients:
-            before = context.server.statistics(model)
+            before = context.statistics(model)
             result = infer(client, model, rows)
             assert result.as_numpy("IMAGE").shape == (3, *pixels(expected[0]).shape)
             assert [each[0] for each in result.as_numpy("ENCODED")] == expected
             assert [int(each[0]) for each in result.as_numpy("SEED")] == [7, 8, 9]
-            after = context.server.statistics(model)
+            after = context.statistics(model)
             assert after["inference_count"] - before.get("inference_count", 0) == 3
             assert after["execution_count"] - before.get("execution_count", 0) == runs, (model, before, after)
-        before = context.server.statistics(model)["execution_count"]
+        before = context.statistics(model)["execution_count"]
         results = in_parallel(context, model, [rows_of(prompt, 7 + index) for index, prompt in enumerate(PROMPTS)])
         assert [result.as_numpy("ENCODED")[0][0] for result in results] == expected
-        counts.append(f"{model}: 3 requests in {context.server.statistics(model)['execution_count'] - before} runs")
+        counts.append(f"{model}: 3 requests in {context.statistics(model)['execution_count'] - before} runs")
         # One wrong row is an error of its request; the others are answered.
         wrong = rows_of(PROMPTS[1], 8)
         wrong["STEPS"] = numpy.array([[0]], dtype="int32")
@@ -400,38 +189,13 @@ def batches(context):
     return "; ".join(counts)
 
 
-def rows_of(prompt, seed):
-    import numpy
-
-    return {"PROMPT": numpy.array([[prompt.encode()]], dtype=numpy.object_), "SEED": numpy.array([[seed]], dtype="uint64"),
-            "STEPS": numpy.array([[STEPS]], dtype="int32")}
-
-
-def in_parallel(context, model, requests):
-    """Sends requests at the same time, and returns results or exceptions."""
-    results = [None] * len(requests)
-
-    def send(at):
-        try:
-            results[at] = infer(context.server.clients()[1], model, requests[at])
-        except Exception as error:  # noqa: BLE001
-            results[at] = error
-
-    threads = [threading.Thread(target=send, args=(at,)) for at in range(len(requests))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return results
-
-
 @check
 def previews(context):
     """A decoupled model sends a preview for each step asked for, then the image; errors end the stream's request."""
     import queue
 
     context.load("decoupled")
-    kind, client = context.server.clients()[1]
+    kind, client = context.server.client("grpc")
     answers = queue.Queue()
     client.start_stream(lambda result, error: answers.put((result, error)))
 
@@ -461,39 +225,16 @@ def previews(context):
     return f"{len(events) - 1} previews of {STEPS} steps, then the command's bytes"
 
 
-LONG = 1000
-CLIENT = """
-import sys
-sys.path.insert(0, sys.argv[1])
-import triton_test, tritonclient.grpc, tritonclient.http
-kind = {"http": tritonclient.http, "grpc": tritonclient.grpc}[sys.argv[2]]
-options = {"network_timeout": 600} if sys.argv[2] == "http" else {}
-client = kind.InferenceServerClient(sys.argv[3], **options)
-print("ready", flush=True)
-triton_test.infer((kind, client), sys.argv[4], {"PROMPT": "a red circle", "SEED": 1, "STEPS": triton_test.LONG}, ["IMAGE"])
-"""
-
-
-def start_long(context, protocol, model):
-    """Starts a client of its own process with a request of many steps, which is running when this returns."""
-    port = {"http": context.server.http, "grpc": context.server.grpc}[protocol]
-    command = [sys.executable, "-c", CLIENT, str(Path(__file__).parent), protocol, f"127.0.0.1:{port}", model]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE)
-    assert process.stdout.readline() == b"ready\n"
-    time.sleep(1)
-    assert process.poll() is None
-    return process
-
-
 @check
 def killed_clients(context):
-    """The run of a killed client ends early, and the next request of the same instance works."""
+    """The run of a killed gRPC client ends at once. Triton does not tell of a killed HTTP client: that run goes on. The next
+    request of the same instance works either way."""
     values = {"PROMPT": PROMPTS[0], "SEED": 7, "STEPS": STEPS}
+    start = time.monotonic()
+    infer(context.clients[0], "plain", {**values, "STEPS": 30}, ["IMAGE"])
+    whole = (time.monotonic() - start) * LONG / 30
     seconds = []
-    for protocol in ("http", "grpc"):
-        start = time.monotonic()
-        infer(context.clients[0], "plain", {**values, "STEPS": 40}, ["IMAGE"])
-        whole = (time.monotonic() - start) * LONG / 40
+    for protocol in ("grpc", "http"):
         process = start_long(context, protocol, "plain")
         process.kill()
         process.wait()
@@ -501,10 +242,10 @@ def killed_clients(context):
         result = infer(context.clients[0], "plain", values, ["ENCODED"])
         waited = time.monotonic() - start
         assert result.as_numpy("ENCODED")[0] == context.commanded(PROMPTS[0], 7)
-        assert waited < whole / 3, f"{protocol}: the next request waited {waited:.1f} s of the killed one's {whole:.1f} s"
-        seconds.append(f"{protocol}: next answer after {waited:.2f} s (the killed run takes {whole:.0f} s)")
-    failed = context.server.statistics("plain")["inference_stats"]["fail"]["count"]
-    return "; ".join(seconds) + f"; {failed} failures counted"
+        assert protocol == "http" or waited < whole / 4, f"waited {waited:.1f} s of the killed run's {whole:.1f} s"
+        seconds.append(f"{protocol}: next answer after {waited:.2f} s")
+    failed = context.statistics("plain")["inference_stats"]["fail"]["count"]
+    return "; ".join(seconds) + f" (the whole run: {whole:.0f} s); {failed} failures counted"
 
 
 @check
@@ -528,15 +269,18 @@ def two_instances(context):
     """A request is answered while another one runs on the second instance."""
     context.load("two")
     values = {"PROMPT": PROMPTS[0], "SEED": 7, "STEPS": STEPS}
-    expected = infer(context.clients[0], "plain", values, ["IMAGE"]).as_numpy("IMAGE")
+    # The number of threads is that of the model's settings.
+    expected = pixels(context.commanded(PROMPTS[0], 7, "--set", "device.threads=1"))
     process = start_long(context, "grpc", "two")
-    start = time.monotonic()
-    assert (infer(context.clients[0], "two", values, ["IMAGE"]).as_numpy("IMAGE") == expected).all()
-    waited = time.monotonic() - start
-    assert process.poll() is None, "the long request is over already"
-    process.kill()
-    process.wait()
-    results = in_parallel(context, "two", [values] * 4)
+    try:
+        start = time.monotonic()
+        result = infer(context.clients[0], "two", values, ["IMAGE"])
+        waited = time.monotonic() - start
+        assert process.poll() is None, "the long request is over already"
+    finally:
+        process.kill()
+        process.wait()
+    results = [result, *in_parallel(context, "two", [values] * 4)]
     assert all((result.as_numpy("IMAGE") == expected).all() for result in results)
     return f"answered after {waited:.2f} s beside a run; 4 at a time: equal"
 
@@ -547,12 +291,18 @@ def statistics(context):
     values = {"PROMPT": PROMPTS[0], "SEED": 7, "STEPS": 20}
     client = context.clients[1]
     infer(client, "plain", values, ["IMAGE"])
-    before = context.server.statistics("plain")["inference_stats"]
+    time.sleep(1)
+    before = context.statistics("plain")["inference_stats"]
     start = time.monotonic_ns()
     for _ in range(5):
         infer(client, "plain", values, ["IMAGE"])
     elapsed = (time.monotonic_ns() - start) / 5
-    after = context.server.statistics("plain")["inference_stats"]
+    # Times are reported once an answer is sent.
+    for _ in range(50):
+        after = context.statistics("plain")["inference_stats"]
+        if after["success"]["count"] - before["success"]["count"] == 5:
+            break
+        time.sleep(0.1)
     assert after["success"]["count"] - before["success"]["count"] == 5
     inside = (after["compute_infer"]["ns"] - before["compute_infer"]["ns"]) / 5
     assert 0 < inside < elapsed
@@ -562,24 +312,30 @@ def statistics(context):
 
 @check
 def loading_again(context):
-    """Loading, asking and unloading fifty times does not let the server grow."""
-    client = context.clients[0][1]
+    """Loading, asking and unloading fifty times does not let a server grow."""
     values = {"PROMPT": PROMPTS[0], "SEED": 7, "STEPS": 1}
     sizes, start = [], time.monotonic()
-    for _ in range(CYCLES):
-        client.unload_model("plain")
-        for _ in range(100):
-            if not client.is_model_ready("plain"):
-                break
-            time.sleep(0.01)
-        client.load_model("plain")
-        infer(context.clients[0], "plain", values, ["IMAGE"])
-        sizes.append(context.server.resident())
-    growth = min(sizes[-5:]) - max(sizes[8:12])
-    mib = [f"{sizes[at] / 2**20:.0f}" for at in (0, 9, 24, CYCLES - 1)]
-    assert growth < MOST_GROWTH, f"the server grew from {mib}"
-    seconds = time.monotonic() - start
-    return f"{CYCLES} cycles in {seconds:.0f} s; MiB after 1, 10, 25 and {CYCLES}: {', '.join(mib)}"
+    # Each instance has a thread of its own, for which glibc keeps a heap; with one heap for all, growth is a leak.
+    with tempfile.TemporaryDirectory(prefix="triton-test-") as folder:
+        server = Server(context.arguments, Path(folder), {"MALLOC_ARENA_MAX": "1"})
+        try:
+            server.wait()
+            own = server.client("http")
+            for _ in range(CYCLES):
+                own[1].load_model("plain")
+                infer(own, "plain", values, ["IMAGE"])
+                own[1].unload_model("plain")
+                while own[1].is_model_ready("plain"):
+                    time.sleep(0.01)
+                sizes.append(server.resident())
+            own[1].close()
+        finally:
+            code = server.stop()
+    growth = max(sizes[-5:]) - max(sizes[8:12])
+    mib = ", ".join(f"{sizes[at] / 2**20:.1f}" for at in (0, 9, 24, CYCLES - 1))
+    assert growth < MOST_GROWTH, f"the server grew: {mib} MiB"
+    assert code == 0, code
+    return f"{CYCLES} cycles in {time.monotonic() - start:.0f} s; MiB after 1, 10, 25 and {CYCLES}: {mib}"
 
 
 def main():
@@ -614,9 +370,10 @@ def main():
                     print(f"ok     {function.__name__}: {function(context)} [{time.monotonic() - start:.1f} s]", flush=True)
                 except Exception as error:  # noqa: BLE001
                     failed.append(function.__name__)
-                    print(f"FAILED {function.__name__}: {type(error).__name__}: {error}", flush=True)
+                    print(f"FAILED {function.__name__}: {''.join(traceback.format_exception(error))}", flush=True)
                     if server.process.poll() is not None:
                         break
+            context.close()
         finally:
             code = server.stop()
         print(f"the server ended with {code}")

@@ -21,6 +21,16 @@ pub(crate) struct MemoryImage {
     pub size: Option<(u32, u32)>,
 }
 
+/// The start of the library's message about an image in memory that it cannot read.
+const UNREADABLE_IMAGE: &str = "the image in memory: ";
+
+impl MemoryImage {
+    fn view(&self) -> LdmInput {
+        let (width, height) = self.size.unwrap_or_default();
+        LdmInput { key: self.key.as_ptr(), data: self.data.as_ptr(), length: self.data.len(), width, height }
+    }
+}
+
 impl Library {
     /// Loads the library from a folder, or from the loader's search path if the folder has none.
     pub(crate) fn load(folder: &Path) -> Answer<Self> {
@@ -175,12 +185,7 @@ impl Pipeline {
     ) -> Answer<Images> {
         let Owned { raw: pipeline, library, .. } = &self.0;
         let (library, mut raw) = (*library, null_mut());
-        let views = inputs.iter().map(|input| {
-            let (width, height) = input.size.unwrap_or_default();
-            let (data, length) = (input.data.as_ptr(), input.data.len());
-            LdmInput { key: input.key.as_ptr(), data, length, width, height }
-        });
-        let views: Vec<_> = views.collect();
+        let views: Vec<_> = inputs.iter().map(MemoryImage::view).collect();
         // SAFETY: everything lives until the call returns, and `raw` may be written.
         let status = unsafe {
             let user = (&raw mut observer).cast::<c_void>();
@@ -188,8 +193,25 @@ impl Pipeline {
             let run = run.0.raw.cast_const();
             (library.0.pipeline_run)(*pipeline, request.as_ptr(), inputs, count, run, Some(observe), user, &raw mut raw)
         };
-        library.check(status, false)?;
+        library.check(status, false).map_err(|fault| self.named(fault, inputs))?;
         Ok(Images(Owned { raw, release: library.0.images_release, library }))
+    }
+}
+
+impl Pipeline {
+    /// Names the input of an image that cannot be read: the library reports it without its key.
+    fn named(&self, fault: Fault, inputs: &[MemoryImage]) -> Fault {
+        let Some(problem) = fault.message.strip_prefix(UNREADABLE_IMAGE) else { return fault };
+        let is_unreadable = |input: &&MemoryImage| {
+            let view = input.view();
+            // SAFETY: request and input live until the call returns.
+            let status = unsafe { (self.0.library.0.pipeline_check)(self.0.raw, null(), &raw const view, 1) };
+            self.0.library.check(status, false).is_err_and(|fault| fault.message.starts_with(UNREADABLE_IMAGE))
+        };
+        match inputs.iter().find(is_unreadable) {
+            Some(input) => Fault { message: format!("{}: {problem}", input.key.to_string_lossy()), ..fault },
+            None => fault,
+        }
     }
 }
 

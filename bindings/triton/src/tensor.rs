@@ -155,10 +155,14 @@ impl<'t> Part<'t> {
             let number = Number::from_f64(value);
             number.map(Value::Number).ok_or_else(|| self.fault(format_args!("expected a finite number, found {value}")))
         };
+        let unsigned = |value: u64| match i64::try_from(value) {
+            Ok(value) => Ok(Value::from(value)),
+            Err(_) => Err(self.fault(format_args!("expected at most {}, found {value}", i64::MAX))),
+        };
         let low = |bytes: [u8; 8]| [bytes[0], bytes[1], bytes[2], bytes[3]];
         Ok(match self.data_type {
             DataType::Uint8 | DataType::Uint16 | DataType::Uint32 | DataType::Uint64 => {
-                u64::from_le_bytes(bytes).into()
+                unsigned(u64::from_le_bytes(bytes))?
             }
             DataType::Int8 => i8::from_le_bytes([bytes[0]]).into(),
             DataType::Int16 => i16::from_le_bytes([bytes[0], bytes[1]]).into(),
@@ -246,6 +250,9 @@ pub(crate) mod tests {
         assert_eq!(parts[0].numbers(), Ok(vec![0.8.into(), 7.5.into()]));
         let data = f32::NAN.to_le_bytes().to_vec();
         let tensor = Tensor { name: "X".to_owned(), data_type: DataType::Fp32, shape: vec![1], data };
+        assert!(tensor.parts(false).expect("parts")[0].numbers().is_err());
+        let data = u64::MAX.to_le_bytes().to_vec();
+        let tensor = Tensor { name: "X".to_owned(), data_type: DataType::Uint64, shape: vec![1], data };
         assert!(tensor.parts(false).expect("parts")[0].numbers().is_err());
     }
 }
