@@ -1,30 +1,88 @@
 //! Runs latent diffusion models on ONNX Runtime: a model directory and a pipeline.toml go in, images come out.
 //!
+//! # A first image
+//!
+//! An [`Engine`] finds ONNX Runtime, or fetches it once, and keeps optimized graphs in the user's cache, as the command
+//! `ldm-ort` does; one is enough for a program. It opens a [`Pipeline`]: a pipeline file, or a model directory as it was
+//! exported ([`Engine::open_model`]).
+//!
 //! ```
 //! use ldm_ort::{Engine, Request};
 //!
 //! # fn main() -> ldm_ort::Result<()> {
 //! let engine = Engine::builder().build()?;
 //! let mut pipeline = engine.open("pipeline.toml")?;
-//! let images = pipeline.generate(&Request::new().prompts(["a red circle on a white background"]).seed(42).steps(2))?;
+//! let images = pipeline.generate(&Request::new().prompt("a red circle on a white background").seed(42).steps(2))?;
 //! assert_eq!((images[0].width(), images[0].height()), (64, 64));
 //! images[0].save(std::env::temp_dir().join("circle.png"))?;
 //! # Ok(())
 //! # }
 //! ```
 //!
-//! An [`Engine`] finds ONNX Runtime, or fetches it once, and keeps optimized graphs in the user's cache, as the command
-//! `ldm-ort` does; [`EngineBuilder`] changes that. A [`Pipeline`] is one model or several in a row, loaded. A [`Request`] is
-//! a cheap value that names what differs from the pipeline's file: prompts, seeds, sizes, the scheduler, another task.
-//! [`Pipeline::run`] reports an [`Event`] for each step and each finished [`Image`], and a [`Cancel`] stops it from another
-//! thread. Every failure is one [`Error`]; [`Error::kind`] tells whose fault it is.
+//! # Requests
 //!
-//! The rooms below the front door: [`spec`] reads pipeline files, [`bundle`] reads model directories, [`plan`] joins both,
-//! [`execution`] runs plans, [`session`] finds ONNX Runtime and runs graphs; [`scheduler`], [`rng`], [`text`], [`vae`], [`denoise`]
-//! and [`task`] are the parts of a diffusion model that are not graphs, [`lora`] changes the weights of those.
+//! A [`Request`] is a cheap value that names what differs from the pipeline's file: prompts, seeds, steps, size, scheduler,
+//! guidance, input images, LoRA scales, another task. [`Pipeline::check`] says what is wrong with one without running it. A
+//! pipeline runs any number of requests and loads each graph once; a request for another task loads what that needs besides.
+//!
+//! ```
+//! # use ldm_ort::{Engine, Request};
+//! # fn main() -> ldm_ort::Result<()> {
+//! # let mut pipeline = Engine::builder().build()?.open("pipeline.toml")?;
+//! let base = Request::new().seed(1).steps(2);
+//! let circle = pipeline.generate(&base.clone().prompt("a red circle on a white background"))?.remove(0);
+//! // Pixels in memory, or a path.
+//! let redrawn = Request::image_to_image(circle.pixels().clone(), "a blue square on a white background").strength(0.5);
+//! assert_eq!(pipeline.generate(&redrawn.steps(2).seed(1))?.len(), 1);
+//! // The same request in every form.
+//! let json = r#"{"prompt": "a red circle on a white background", "seed": 1, "steps": 2}"#;
+//! assert_eq!(pipeline.generate(&Request::from_json(json)?)?[0].rgb(), circle.rgb());
+//! // An unknown field is an error that lists the valid ones.
+//! assert!(pipeline.check(&Request::new().set("sede", 7)).is_err());
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Progress, previews and stopping
+//!
+//! [`Pipeline::run`] reports an [`Event`] for each step, each preview and each finished [`Image`]. Any clone of a [`Cancel`]
+//! stops it, from another thread or from within, in the time of one node of a graph.
+//!
+//! ```
+//! # use ldm_ort::{Cancel, Engine, ErrorKind, Event, Request};
+//! # fn main() -> ldm_ort::Result<()> {
+//! # let mut pipeline = Engine::builder().build()?.open("pipeline.toml")?;
+//! let cancel = Cancel::new();
+//! let stopped = pipeline.run(&Request::new().steps(20), &cancel, &mut |event| {
+//!     if let Event::Step { step: 3, .. } = event {
+//!         cancel.cancel();
+//!     }
+//! });
+//! assert_eq!(stopped.unwrap_err().kind(), ErrorKind::Interrupted);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Errors
+//!
+//! Every failure is one [`Error`], whose text names the file, key or tensor, what was expected, what was found, and what to do.
+//! [`Error::kind`] tells whose fault it is, for a front end to map. After an error a pipeline can be used as before.
+//!
+//! # In other programs
+//!
+//! [`Engine`] and [`Cancel`] are `Send` and `Sync`, [`Pipeline`] is `Send`: a pipeline for each worker. A program with an ONNX
+//! Runtime of its own hands it over with [`EngineBuilder::ort_environment`] or [`EngineBuilder::ort_api`]. `examples/` has a
+//! program for each of these.
+//!
+//! # Rooms
+//!
+//! Below the front door [`spec`] reads pipeline files, [`bundle`] reads model directories, [`plan`] joins both, [`execution`]
+//! runs plans, [`session`] finds ONNX Runtime and runs graphs; [`scheduler`], [`rng`], [`text`], [`vae`], [`denoise`] and
+//! [`task`] are the parts of a diffusion model that are not graphs, [`lora`] changes the weights of those.
 #![deny(missing_docs)]
 
 pub mod aliases;
+pub mod batch;
 pub mod bundle;
 mod byte_size;
 #[cfg(feature = "cli")]

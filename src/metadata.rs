@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 
 pub use differences::compare_files;
+pub(crate) use read::record_in;
 pub use read::{read_png, read_record};
 
 /// The keyword of the PNG text chunk that holds the [`Record`] as JSON.

@@ -1,5 +1,6 @@
 //! The command line's commands and flags.
 
+mod batch;
 mod machine;
 mod run;
 
@@ -14,6 +15,7 @@ use crate::error::Result;
 use crate::files;
 use crate::spec::Overrides;
 
+pub use batch::{BatchAction, BatchArgs, BatchImageArgs};
 pub use machine::{
     CacheAction, CacheArgs, CompletionsArgs, ManArgs, OptimizeArgs, QuantizeArgs, RuntimeAction, RuntimeArgs,
 };
@@ -40,6 +42,13 @@ Examples:
   ldm-ort run pipeline.toml --provider tensorrt,cuda
   ldm-ort run pipeline.toml --preview 5
   ldm-ort run --from outputs/image.png";
+
+const BATCH_EXAMPLES: &str = "\
+Examples:
+  ldm-ort batch pipeline.toml prompts.jsonl --out images
+  ldm-ort batch models/shapes prompts.txt --out images --shard 1/4
+  ldm-ort batch pipeline.toml prompts.jsonl --out images --shard auto
+  ldm-ort batch verify pipeline.toml prompts.jsonl --out images";
 
 const PLOT_EXAMPLES: &str = "\
 Examples:
@@ -97,6 +106,9 @@ pub enum Command {
     /// Runs a pipeline and writes its images.
     #[command(after_help = RUN_EXAMPLES)]
     Run(Box<RunArgs>),
+    /// Makes the images of many requests: resumable, in shards for several machines, each image once.
+    #[command(after_help = BATCH_EXAMPLES)]
+    Batch(Box<BatchArgs>),
     /// Checks a pipeline without running it: prints every mistake, and every setting with its source.
     Check(Box<CheckArgs>),
     /// Describes a model directory: components, the inputs and outputs of their graphs, missing files.

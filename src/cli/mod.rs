@@ -1,6 +1,7 @@
 //! The command line: arguments, progress, printing, environment variables, exit codes.
 
 pub mod args;
+mod batch;
 mod check;
 mod compare;
 mod completions;
@@ -64,6 +65,7 @@ pub fn main() -> ExitCode {
 fn dispatch(cli: &Cli, out: &mut (dyn Write + Send)) -> Result<()> {
     match &cli.command {
         Command::Run(args) => run::run(args, &cli.global, out),
+        Command::Batch(args) => batch::batch(args, &cli.global, out),
         Command::Check(args) => check::check(args, &cli.global, out),
         Command::Inspect(args) => inspect::inspect(args, out),
         Command::Init(args) => init::init(args, out),

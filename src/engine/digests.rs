@@ -34,7 +34,7 @@ impl ModelDigests {
     }
 
     /// As [`ModelDigests::new`], reading no file whose digest is known.
-    pub(super) fn known(plan: &ExecutionPlan, known: &KnownDigests) -> Result<Self> {
+    pub(crate) fn known(plan: &ExecutionPlan, known: &KnownDigests) -> Result<Self> {
         let (whole, weights) = weights(plan, known)?;
         let files = plan.model.configuration.iter();
         let digest = |path: &Path| known.get(path, || files::digest(path));

@@ -6,10 +6,10 @@ use std::time::Instant;
 use super::converter::Converter;
 use super::digests::KnownDigests;
 use super::recorder::Recorder;
-use super::{Engine, Event, Image, Request};
+use super::{Engine, Event, Image, Request, RequestPlanner};
 use crate::error::Result;
 use crate::execution::{Execution, ExecutionEvent, Timings};
-use crate::plan::{ModelSources, Plan};
+use crate::plan::Plan;
 use crate::session::{Cancel, Runtime};
 use crate::spec::{RecordNames, Spec};
 
@@ -17,10 +17,8 @@ use crate::spec::{RecordNames, Spec};
 ///
 /// A pipeline runs one request at a time (`&mut self`) and can be moved to another thread.
 pub struct Pipeline {
-    engine: Engine,
-    spec: Spec,
+    planner: RequestPlanner,
     plan: Plan,
-    sources: ModelSources,
     execution: Execution,
     runtime: Runtime,
     digests: KnownDigests,
@@ -38,18 +36,16 @@ impl std::fmt::Debug for Pipeline {
 impl Pipeline {
     pub(super) fn open(engine: &Engine, spec: Spec, cancel: &Cancel, observer: &mut dyn FnMut(Event)) -> Result<Self> {
         let started = Instant::now();
-        let sources = ModelSources::open(&spec)?;
-        let (plan, runtime) = engine.plan(spec.clone(), &sources, cancel, observer)?;
+        let planner = RequestPlanner::new(engine, spec)?;
+        let (plan, runtime) = planner.engine().plan(planner.pipeline().clone(), planner.sources(), cancel, observer)?;
         let planned = started.elapsed().as_secs_f64();
         let mut converter = Converter::new(observer, None);
         let execution =
             Execution::load(&plan, &runtime, cancel, &mut |event: ExecutionEvent<'_>| converter.notice(event))?;
         let opening_seconds = (planned, started.elapsed().as_secs_f64() - planned);
         Ok(Self {
-            engine: engine.clone(),
-            spec,
+            planner,
             plan,
-            sources,
             execution,
             runtime,
             digests: KnownDigests::default(),
@@ -139,15 +135,8 @@ impl Pipeline {
     /// # Errors
     /// As [`Pipeline::check`].
     pub fn plan_of(&self, request: &Request) -> Result<Plan> {
-        let tables = request.tables(self.spec.task.as_ref())?;
-        let mut spec = if tables.is_empty() { self.spec.clone() } else { self.spec.with_request(tables)? };
-        if request.wants_all_evaluations() {
-            spec = spec.with_all_evaluations();
-        }
-        let mut plan = Plan::from_sources(spec, &self.sources)?;
-        plan.set_graph_cache(self.engine.optimized_graphs()?.as_ref());
+        let mut plan = self.planner.plan(request)?;
         plan.fit_runtime(&self.runtime)?;
-        plan.request.only = request.only_index();
         Ok(plan)
     }
 

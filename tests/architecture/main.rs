@@ -20,6 +20,7 @@ const FLOORS: &[&[&str]] = &[
     &["plan"],
     &["execution"],
     &["engine"],
+    &["batch"],
     &["cli"],
 ];
 

@@ -5,6 +5,7 @@
 //! `tests/allocation`.
 
 mod aliases;
+mod batch;
 mod bundle;
 mod cli;
 mod common;

@@ -73,16 +73,21 @@ impl World {
         self.path("pipeline.toml")
     }
 
-    /// Compiles a program, with further flags.
+    /// Compiles one of the programs, with further flags.
     fn compile(&self, compiler: &str, source: &str, flags: &[&str]) -> String {
+        self.compile_file(compiler, &crate_folder().join("tests/programs").join(source), flags)
+    }
+
+    fn compile_file(&self, compiler: &str, source: &Path, flags: &[&str]) -> String {
         let programs = crate_folder().join("tests/programs");
-        let name = source.split('.').next().unwrap_or(source);
-        let standard = if source.ends_with(".cpp") { "-std=c++17" } else { "-std=gnu11" };
+        let name = source.file_stem().and_then(|name| name.to_str()).expect("a name");
+        let standard =
+            if source.extension().is_some_and(|extension| extension == "cpp") { "-std=c++17" } else { "-std=gnu11" };
         let mut command = Command::new(compiler);
         command.args([standard, "-Wall", "-Wextra", "-Werror", "-g", "-O1", "-pthread"]).args(flags);
         command.args(ORT.iter().map(|(name, value)| format!("-DORT_{name}={value}")));
         command.arg("-I").arg(crate_folder().join("include")).arg("-I").arg(&programs);
-        command.arg(programs.join(source)).arg("-o").arg(self.0.path().join(name));
+        command.arg(source).arg("-o").arg(self.0.path().join(name));
         if !flags.iter().any(|flag| flag.ends_with(".a")) {
             command.arg("-L").arg(libraries()).arg("-lldm_ort").arg(format!("-Wl,-rpath,{}", libraries().display()));
         }
@@ -131,6 +136,23 @@ fn programs_get_the_same_bytes_in_every_language() {
             let written = std::fs::read(world.path("image.png")).expect("an image");
             assert!(written == expected, "{compiler} {source}: other bytes");
         }
+    }
+}
+
+#[test]
+fn the_guides_programs_work_as_written() {
+    let world = World::new();
+    let guide = std::fs::read_to_string(fixtures::root().join("docs/c.md")).expect("the guide");
+    for (language, compiler) in [("c", "cc"), ("cpp", "c++")] {
+        let start = format!("```{language}\n#include");
+        let at = guide.find(&start).unwrap_or_else(|| panic!("docs/c.md has no program in {language}"));
+        let text = guide[at..].lines().skip(1).take_while(|line| *line != "```").collect::<Vec<_>>().join("\n") + "\n";
+        let source = world.0.path().join("guide").with_extension(language);
+        std::fs::write(&source, text).expect("a file");
+        let image = world.path(&format!("{language}.png"));
+        let said = run(&world.compile_file(compiler, &source, &[]), &[&world.pipeline(), &image]);
+        assert!(said.contains("step 4 of 4"), "{said}");
+        assert!(std::fs::read(&image).expect("an image").starts_with(b"\x89PNG"), "{language}: no PNG");
     }
 }
 

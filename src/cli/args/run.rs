@@ -81,21 +81,31 @@ pub enum Format {
     Webp,
 }
 
+impl Format {
+    /// Returns the format with a quality.
+    ///
+    /// # Errors
+    /// [`Error::Input`] for a quality that the format does not have.
+    pub fn with_quality(self, quality: Option<u8>) -> Result<ImageFormat> {
+        match (self, quality) {
+            (Self::Jpeg, quality) => Ok(ImageFormat::Jpeg(quality.unwrap_or(ImageFormat::QUALITY))),
+            (Self::Png, None) => Ok(ImageFormat::Png),
+            (Self::Webp, None) => Ok(ImageFormat::WebP),
+            (_, Some(_)) => {
+                let problem = "PNG and WebP images are lossless here and have no quality";
+                Err(Error::input("--quality", problem, "add --format jpeg, or leave --quality out"))
+            }
+        }
+    }
+}
+
 impl RunArgs {
     /// Returns the format and the names of the images.
     ///
     /// # Errors
     /// [`Error::Input`] for a quality that the format does not have, or a wrong pattern.
     pub fn form(&self) -> Result<(ImageFormat, NamePattern)> {
-        let format = match (self.format, self.quality) {
-            (Format::Jpeg, quality) => ImageFormat::Jpeg(quality.unwrap_or(ImageFormat::QUALITY)),
-            (Format::Png, None) => ImageFormat::Png,
-            (Format::Webp, None) => ImageFormat::WebP,
-            (_, Some(_)) => {
-                let problem = "PNG and WebP images are lossless here and have no quality";
-                return Err(Error::input("--quality", problem, "add --format jpeg, or leave --quality out"));
-            }
-        };
+        let format = self.format.with_quality(self.quality)?;
         Ok((format, self.name.as_deref().map(NamePattern::parse).transpose()?.unwrap_or_default()))
     }
 
