@@ -17,6 +17,7 @@ import time
 import urllib.request
 from pathlib import Path
 
+ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ["nvidia-pytriton==0.7.0", "tritonclient[http,grpc]", "numpy<2", "pillow"]
 PROMPTS = ["a red circle", "a blue square on a white background", "a small yellow star"]
 STEPS = 3
@@ -32,6 +33,13 @@ def in_environment(arguments):
         subprocess.run([python, "-m", "pip", "install", "--quiet", *PACKAGES], check=True)
     if Path(sys.prefix).resolve() != Path(arguments.venv).resolve():
         os.execv(python, [str(python), *sys.argv])
+
+
+def snippet(start):
+    """The block of the guide that starts with a text."""
+    blocks = re.findall(r"^```\w*\n(.*?)^```", (ROOT / "docs" / "triton.md").read_text(), re.MULTILINE | re.DOTALL)
+    [block] = [block for block in blocks if block.startswith(start)]
+    return block
 
 
 def free_ports(count):
@@ -91,8 +99,19 @@ output [{ name: "IMAGE" data_type: TYPE_UINT8 dims: [-1, -1, -1, 3] }, { name: "
         self.model("no_pipeline", "")
         self.model("no_model", self.parameter("pipeline", "absent.toml"))
         self.model("bad_settings", path + self.parameter("settings", '{"device": {"threads": "many"}}'))
+        self.model("no_provider", path + self.parameter("settings", '{"device": {"provider": "qnn"}}'))
+        self.model("small", path + self.parameter("settings", '{"device": {"memory_budget": "600 MB"}}'))
         self.model("bad_parameter", path + self.parameter("piepline", "x"))
         self.model("bad_input", path + 'input [{ name: "PROMT" data_type: TYPE_STRING dims: [1] }]\n')
+
+        self.guide()
+
+    def guide(self):
+        """The model of the guide, with its configuration as written."""
+        folder = self.repository / "lighthouse"
+        folder.mkdir()
+        os.symlink(self.arguments.model, folder / "1")
+        (folder / "config.pbtxt").write_text(snippet('name: "lighthouse"'))
 
     def pipeline(self):
         """A pipeline file next to a link to the model, so that its path is relative."""
@@ -184,6 +203,8 @@ def infer(client, model, values, outputs=None, types={}, **options):
 class Context:
     def __init__(self, arguments, server, folder):
         self.arguments, self.server, self.folder = arguments, server, folder
+        self.environment = {**os.environ, "ORT_DYLIB_PATH": str(arguments.runtime),
+                            "LDM_ORT_CACHE_DIR": str(folder / "cache"), "LDM_ORT_OFFLINE": "1"}
         self.clients = [server.client("http"), server.client("grpc")]
 
     def close(self):
@@ -193,6 +214,17 @@ class Context:
 
     def statistics(self, model):
         return self.clients[0][1].get_inference_statistics(model)["model_stats"][0]
+
+    def statistics_after(self, model, before, successes):
+        """The statistics once that many more requests have succeeded: they are reported after an answer is sent."""
+        for _ in range(100):
+            after = self.statistics(model)
+            found = after["inference_stats"]["success"]["count"] - before["inference_stats"]["success"]["count"]
+            if found >= successes:
+                break
+            time.sleep(0.05)
+        assert found == successes, f"{model}: expected {successes} more successes, found {found}"
+        return after
 
     def load(self, model):
         self.clients[0][1].load_model(model)
@@ -207,9 +239,7 @@ class Context:
             source.write_text(f'[model]\npath = {json.dumps(str(self.arguments.model))}\n{task}')
         command = [self.arguments.command, "run", source, "--prompt", prompt, "--seed", str(seed), "--steps", str(STEPS),
                    "--output", output / "images", *flags]
-        environment = {**os.environ, "ORT_DYLIB_PATH": str(self.arguments.runtime),
-                       "LDM_ORT_CACHE_DIR": str(self.folder / "cache"), "LDM_ORT_OFFLINE": "1"}
-        subprocess.run(command, env=environment, check=True, capture_output=True)
+        subprocess.run(command, env=self.environment, check=True, capture_output=True)
         [image] = (output / "images").iterdir()
         return image.read_bytes()
 

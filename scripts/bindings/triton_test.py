@@ -14,16 +14,18 @@
 import argparse
 import json
 import os
+import subprocess
+import sys
 import tempfile
 import time
 import traceback
 from pathlib import Path
 
 from triton_server import (
-    LONG, PROMPTS, STEPS, Context, Server, failure, in_environment, in_parallel, infer, inputs_of, pixels, rows_of, start_long,
+    LONG, PROMPTS, ROOT, STEPS, Context, Server, failure, in_environment, in_parallel, infer, inputs_of, pixels, rows_of, snippet,
+    start_long,
 )
 
-ROOT = Path(__file__).resolve().parents[2]
 CYCLES = 50
 # Growth of the server from the tenth load to the last, with one heap for all threads.
 MOST_GROWTH = 8 << 20
@@ -148,12 +150,38 @@ def wrong_requests(context):
 @check
 def wrong_models(context):
     """Each wrong configuration fails to load, with a text that says why."""
-    texts = {"no_pipeline": "pipeline.toml", "no_model": "absent.toml", "bad_settings": "threads",
-             "bad_parameter": "piepline", "bad_input": "PROMT"}
-    for model, name in texts.items():
+    texts = {"no_pipeline": ("pipeline.toml", "Invalid argument"), "no_model": ("absent.toml", "Invalid argument"),
+             "bad_settings": ("threads", "Invalid argument"), "bad_parameter": ("piepline", "Invalid argument"),
+             "bad_input": ("PROMT", "Invalid argument"), "no_provider": ("qnn", "Unavailable")}
+    for model, names in texts.items():
         _, text = failure(lambda: context.load(model))
-        assert name in text, (model, text)
+        assert all(name in text for name in names), (model, text)
     return f"{len(texts)} configurations: refused by name"
+
+
+@check
+def memory_budget(context):
+    """A request that does not fit into the memory budget is refused; the next one works."""
+    context.load("small")
+    for client in context.clients:
+        status, text = failure(lambda: infer(client, "small", {"WIDTH": 2048, "HEIGHT": 2048, "PROMPT": PROMPTS[0]}))
+        assert status in ("400", "StatusCode.INVALID_ARGUMENT") and "device.memory_budget" in text, (status, text)
+    infer(context.clients[1], "small", {"PROMPT": PROMPTS[0], "STEPS": 1}, ["SEED"])
+    return "refused by name"
+
+
+@check
+def guide(context):
+    """The guide's configuration and program, as written but for the server's address."""
+    context.load("lighthouse")
+    program = snippet("import numpy as np").replace("localhost:8001", f"127.0.0.1:{context.server.grpc}")
+    subprocess.run([sys.executable, "-c", program], cwd=context.folder, check=True)
+    command = [context.arguments.command, "run", context.arguments.model, "--prompt", "a lighthouse in the fog", "--seed", "7",
+               "--output", context.folder / "guide"]
+    subprocess.run(command, env=context.environment, check=True, capture_output=True)
+    [expected] = (context.folder / "guide").iterdir()
+    assert (pixels((context.folder / "lighthouse.png").read_bytes()) == pixels(expected.read_bytes())).all()
+    return "equal"
 
 
 @check
@@ -173,9 +201,10 @@ def batches(context):
             assert result.as_numpy("IMAGE").shape == (3, *pixels(expected[0]).shape)
             assert [each[0] for each in result.as_numpy("ENCODED")] == expected
             assert [int(each[0]) for each in result.as_numpy("SEED")] == [7, 8, 9]
-            after = context.statistics(model)
-            assert after["inference_count"] - before.get("inference_count", 0) == 3
-            assert after["execution_count"] - before.get("execution_count", 0) == runs, (model, before, after)
+            # One success of three inferences.
+            after = context.statistics_after(model, before, 1)
+            assert after["inference_count"] - before["inference_count"] == 3
+            assert after["execution_count"] - before["execution_count"] == runs, (model, before, after)
         before = context.statistics(model)["execution_count"]
         results = in_parallel(context, model, [rows_of(prompt, 7 + index) for index, prompt in enumerate(PROMPTS)])
         assert [result.as_numpy("ENCODED")[0][0] for result in results] == expected
@@ -221,8 +250,20 @@ def previews(context):
     assert "steps" in error.message(), error
     [(result, error)] = responses({"PROMPT": PROMPTS[0], "SEED": 7, "STEPS": STEPS})
     assert error is None and result.as_numpy("ENCODED")[0] == expected
+    # A stream that is given up ends its run.
+    client.async_stream_infer("decoupled", inputs_of(kind, {**values, "STEPS": LONG}))
+    answers.get(timeout=300)
+    client.stop_stream(cancel_requests=True)
+    kind, client = context.server.client("grpc")
+    client.start_stream(lambda result, error: answers.put((result, error)))
+    start = time.monotonic()
+    while not answers.empty():
+        answers.get()
+    received = [result for result, error in responses({"PROMPT": PROMPTS[0], "SEED": 7, "STEPS": STEPS})]
+    waited = time.monotonic() - start
+    assert received[-1].as_numpy("ENCODED")[0] == expected
     client.stop_stream()
-    return f"{len(events) - 1} previews of {STEPS} steps, then the command's bytes"
+    return f"{len(events) - 1} previews of {STEPS} steps, then the command's bytes; next answer after {waited:.2f} s"
 
 
 @check
@@ -292,18 +333,13 @@ def statistics(context):
     client = context.clients[1]
     infer(client, "plain", values, ["IMAGE"])
     time.sleep(1)
-    before = context.statistics("plain")["inference_stats"]
+    before = context.statistics("plain")
     start = time.monotonic_ns()
     for _ in range(5):
         infer(client, "plain", values, ["IMAGE"])
     elapsed = (time.monotonic_ns() - start) / 5
-    # Times are reported once an answer is sent.
-    for _ in range(50):
-        after = context.statistics("plain")["inference_stats"]
-        if after["success"]["count"] - before["success"]["count"] == 5:
-            break
-        time.sleep(0.1)
-    assert after["success"]["count"] - before["success"]["count"] == 5
+    after = context.statistics_after("plain", before, 5)["inference_stats"]
+    before = before["inference_stats"]
     inside = (after["compute_infer"]["ns"] - before["compute_infer"]["ns"]) / 5
     assert 0 < inside < elapsed
     overhead = elapsed - inside
