@@ -241,6 +241,7 @@ def previews(context):
     received = [result for result, _ in responses(values)]
     events = [json.loads(result.as_numpy("EVENT")[0]) for result in received]
     assert [event["event"] for event in events] == ["preview"] * (len(events) - 1) + ["image"] and len(events) > 1, events
+    assert [event["step"] for event in events[:-1]] == list(range(1, len(events))) and events[-1]["seed"] == 7, events
     assert all(result.as_numpy("IMAGE").ndim == 3 and result.as_numpy("ENCODED") is None for result in received[:-1])
     assert received[-1].as_numpy("ENCODED")[0] == expected
     assert (received[-1].as_numpy("IMAGE") == pixels(expected)).all()

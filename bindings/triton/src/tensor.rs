@@ -41,11 +41,9 @@ impl DataType {
         })
     }
 
-    /// Its value in `TRITONSERVER_DataType`, of an output.
+    // Values of the outputs' types.
     pub(crate) const UINT8: u32 = 2;
-    /// As above.
     pub(crate) const UINT64: u32 = 5;
-    /// As above.
     pub(crate) const BYTES: u32 = 13;
 
     /// Bytes of an element; `None` for texts, which have their own lengths.
@@ -83,6 +81,7 @@ impl Tensor {
     /// of the first axis.
     pub(crate) fn parts(&self, is_batched: bool) -> Answer<Vec<Part<'_>>> {
         let (rows, shape) = match (is_batched, &self.shape[..]) {
+            (true, [0, ..]) => return Err(self.fault("expected a batch of one row or more, found none")),
             (true, [rows, rest @ ..]) => (*rows, rest),
             (true, []) => return Err(self.fault("expected a batch axis, found a scalar")),
             (false, shape) => (1, shape),
@@ -234,6 +233,7 @@ pub(crate) mod tests {
         assert!(named(integers("STEPS", &[2], &[1, 2, 3]), false));
         assert!(named(integers("STEPS", &[4], &[1, 2, 3]), false));
         assert!(named(integers("STEPS", &[], &[1]), true));
+        assert!(named(integers("STEPS", &[0, 1], &[]), true));
         assert!(named(integers("STEPS", &[usize::MAX, 2], &[]), false));
         assert!(named(integers("STEPS", &[1 << 40], &[]), true));
         assert!(named(texts("PROMPT", &[2], &[b"a"]), false));
