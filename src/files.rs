@@ -14,13 +14,17 @@ use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
-pub(crate) use atomic::{replace, write_new, write_new_or_same, write_whole};
+#[cfg(feature = "cli")]
+pub(crate) use atomic::write_new;
+pub(crate) use atomic::{replace, write_new_or_same, write_whole};
 pub(crate) use home::expand_home;
 pub(crate) use leftovers::remove_leftovers;
 pub(crate) use link::broken_link;
 pub(crate) use reading::{open, read, read_at_most, read_text};
 pub(crate) use system::{flush_to_disk, is_writable_folder, open_lock_file, rename_folder};
-pub(crate) use target::{is_stream, require_format, require_writable_file, require_writable_folder};
+#[cfg(feature = "cli")]
+pub(crate) use target::{is_stream, require_writable_file};
+pub(crate) use target::{require_format, require_writable_folder};
 
 use crate::error::{Error, NotRegularFile, Result};
 

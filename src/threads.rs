@@ -90,6 +90,7 @@ pub(crate) fn spawn_scoped<'scope, T: Send + 'scope>(
 ///
 /// # Errors
 /// [`Error::Io`] if the system refuses.
+#[cfg(feature = "fetch")]
 pub(crate) fn spawn<T: Send + 'static>(name: &str, work: impl FnOnce() -> T + Send + 'static) -> Result<JoinHandle<T>> {
     Builder::new().name(name.to_owned()).spawn(work).map_err(|e| not_started(name, e))
 }

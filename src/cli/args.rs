@@ -176,6 +176,9 @@ pub struct LibraryArgs {
     /// pip's configuration, or the public index].
     #[arg(long, global = true, value_name = "URL", value_hint = ValueHint::Url)]
     pub index_url: Option<String>,
+    /// The folder of Python's package `onnxruntime`, for the command of a Python environment.
+    #[arg(skip)]
+    pub package_dir: Option<PathBuf>,
 }
 
 impl LibraryArgs {
@@ -193,6 +196,9 @@ impl LibraryArgs {
         }
         if let Some(url) = &self.index_url {
             builder = builder.index_url(url);
+        }
+        if let Some(dir) = &self.package_dir {
+            builder = builder.package_dir(dir);
         }
         builder.build()
     }

@@ -84,7 +84,7 @@ fn open_store(out: &str) -> Result<Box<dyn Store>> {
             Err(Error::input("--out", problem, "name a folder, or a bucket as s3://bucket/prefix"))
         }
         None => {
-            let invalid = |error| Error::input("--out", format!("{error}"), "name the folder in full");
+            let invalid = |problem: String| Error::input("--out", problem, "name the folder in full");
             Ok(Box::new(LocalStore::new(files::expand_home(Path::new(out)).map_err(invalid)?)))
         }
     }
@@ -243,11 +243,7 @@ impl<'a> Display<'a> {
 
     fn notice_pipeline(&mut self, event: Event) {
         match event {
-            Event::Warning { text } => {
-                if self.warned.insert(text.clone()) {
-                    self.say(&format!("warning: {text}"));
-                }
-            }
+            Event::Warning { text } if self.warned.insert(text.clone()) => self.say(&format!("warning: {text}")),
             Event::Preparing { .. } if self.started.is_none() => {
                 self.opening.clear();
                 self.started = Some(Instant::now());

@@ -29,7 +29,9 @@ mod table;
 mod version;
 mod writer;
 
+use std::ffi::OsString;
 use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -47,17 +49,24 @@ use args::{Cli, Command, Global};
 /// Runs the program: reads the arguments, does what they say, and turns an error into a message on standard error and
 /// an exit code (0 done, 1 the run failed, 2 usage, pipeline file or model directory at fault, 130 interrupted).
 pub fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    ExitCode::from(run_command(std::env::args_os().collect(), None))
+}
+
+/// Runs the program with arguments, the first of which is its name, and returns the exit code. `package_dir` is the folder of
+/// Python's package `onnxruntime`, if the program runs in its environment.
+pub fn run_command(arguments: Vec<OsString>, package_dir: Option<PathBuf>) -> u8 {
+    let mut cli = match Cli::try_parse_from(&arguments) {
         Ok(cli) => cli,
-        Err(error) if error.kind() == ErrorKind::DisplayVersion => return version::print(),
+        Err(error) if error.kind() == ErrorKind::DisplayVersion => return version::print(&arguments, package_dir),
         Err(error) => error.exit(),
     };
+    cli.global.library.package_dir = package_dir;
     log(&cli.global);
     match dispatch(&cli, &mut std::io::stdout()) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => 0,
         Err(error) => {
             output::say(&format!("error: {error}"));
-            ExitCode::from(error.exit_code())
+            error.exit_code()
         }
     }
 }
@@ -115,5 +124,6 @@ fn log(global: &Global) {
         .with_default(others)
         .with_target(session::LOADER_LOG, LevelFilter::WARN)
         .with_target(env!("CARGO_CRATE_NAME"), own);
-    tracing_subscriber::registry().with(lines).with(levels).init();
+    // A second command in one process logs as the first one.
+    let _ = tracing_subscriber::registry().with(lines).with(levels).try_init();
 }

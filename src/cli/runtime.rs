@@ -59,6 +59,7 @@ fn show(search: &Search, options: &RuntimeOptions) -> String {
                 LibrarySource::Option => "it was asked for with --runtime",
                 LibrarySource::Variable => "ORT_DYLIB_PATH names it",
                 LibrarySource::Loaded => "this process holds it already",
+                LibrarySource::Package => "it is that of the Python environment",
                 LibrarySource::Cache => "it is the first usable one, in the user's cache",
                 LibrarySource::System => "it is the first usable one, in the system's library folders",
             });

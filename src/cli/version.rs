@@ -1,7 +1,7 @@
 //! `ldm-ort --version`.
 
 use std::ffi::OsString;
-use std::process::ExitCode;
+use std::path::PathBuf;
 
 use super::args::LibraryArgs;
 use super::output;
@@ -9,19 +9,19 @@ use crate::error::Result;
 use crate::session::{self, RuntimeOptions};
 
 /// Prints the versions of the program and of the ONNX Runtime that it would load. Nothing is fetched.
-pub(super) fn print() -> ExitCode {
-    let arguments: Vec<_> = std::env::args_os().collect();
-    let runtime = runtime(&arguments).unwrap_or_else(|error| format!("cannot be used: {error}"));
+pub(super) fn print(arguments: &[OsString], package_dir: Option<PathBuf>) -> u8 {
+    let runtime = runtime(arguments, package_dir).unwrap_or_else(|error| format!("cannot be used: {error}"));
     let text = format!("ldm-ort {}\nONNX Runtime {runtime}\n", env!("CARGO_PKG_VERSION"));
     match output::text(&mut std::io::stdout(), &text) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => ExitCode::from(error.exit_code()),
+        Ok(()) => 0,
+        Err(error) => error.exit_code(),
     }
 }
 
 /// Returns the version and the path of the library on this machine.
-fn runtime(arguments: &[OsString]) -> Result<String> {
-    let library = LibraryArgs { runtime: named_library(arguments).map(Into::into), ..LibraryArgs::default() };
+fn runtime(arguments: &[OsString], package_dir: Option<PathBuf>) -> Result<String> {
+    let runtime = named_library(arguments).map(Into::into);
+    let library = LibraryArgs { runtime, package_dir, ..LibraryArgs::default() };
     let options = RuntimeOptions { offline: true, ..library.engine()?.runtime_options(None) };
     let search = session::search(&options);
     match (search.selected(), search.error()) {

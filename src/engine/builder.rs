@@ -76,6 +76,13 @@ impl EngineBuilder {
         self
     }
 
+    /// Takes ONNX Runtime's library from Python's package `onnxruntime`, in this folder, before one from the user's cache, if
+    /// it has the pipeline's execution provider. For programs that run in a Python environment.
+    pub fn package_dir(mut self, dir: impl Into<PathBuf>) -> Self {
+        self.environment.runtime.package_dir = Some(dir.into());
+        self
+    }
+
     /// Fetches nothing from the network if true.
     pub fn offline(mut self, is_offline: bool) -> Self {
         self.is_offline = Some(is_offline);
@@ -228,7 +235,7 @@ impl Engine {
     ///
     /// # Errors
     /// As [`Engine::open`].
-    pub(crate) fn try_open(
+    pub fn try_open(
         &self,
         plan: &Plan,
         runtime: &Runtime,
@@ -244,7 +251,7 @@ impl Engine {
     ///
     /// # Errors
     /// As [`Engine::open`], and [`Error::Io`](crate::Error::Io) if the cache cannot be written.
-    pub(crate) fn optimize(
+    pub fn optimize(
         &self,
         plan: &Plan,
         runtime: &Runtime,

@@ -90,6 +90,7 @@ fn runtime() -> Env {
     Env {
         ort_dylib_path: path("ORT_DYLIB_PATH"),
         library_path: std::env::var_os(library_path).map(|v| std::env::split_paths(&v).collect()).unwrap_or_default(),
+        package_dir: None,
         program_dir: std::env::current_exe().ok().and_then(|exe| exe.parent().map(PathBuf::from)),
         cache_dir: path("LDM_ORT_CACHE_DIR"),
         index_url: ["LDM_ORT_INDEX_URL", "PIP_INDEX_URL", "UV_DEFAULT_INDEX"].into_iter().find_map(text),

@@ -129,7 +129,8 @@ impl Image {
         save_png(path, &self.encode(format)?)
     }
 
-    pub(crate) fn finished(&self) -> &FinishedImage {
+    /// Returns the image as the run made it, with the settings that it had.
+    pub fn finished(&self) -> &FinishedImage {
         &self.made
     }
 }

@@ -53,6 +53,7 @@ pub(crate) fn replace(path: &Path, write: impl FnOnce(&mut BufWriter<File>) -> i
 /// # Errors
 ///
 /// [`Error::Io`] naming the file that cannot be written; no part of it remains.
+#[cfg(feature = "cli")]
 pub(crate) fn write_new(names: impl IntoIterator<Item = PathBuf>, bytes: &[u8]) -> Result<PathBuf> {
     write_first(names, bytes, |_| false)
 }

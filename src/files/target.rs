@@ -85,6 +85,7 @@ pub(super) fn parent_folder(path: &Path) -> &Path {
 /// # Errors
 ///
 /// [`Error::Input`] naming `what` if `path` is a folder, its folder does not exist, or either is not writable.
+#[cfg(feature = "cli")]
 pub(crate) fn require_writable_file(what: &str, path: &Path) -> Result<()> {
     let no_folder = |folder: &Path| {
         let problem = format!("{} is not a folder", folder.display());

@@ -5,6 +5,8 @@ mod allocator;
 mod denoising;
 #[path = "../it/common/fixtures.rs"]
 mod fixtures;
+#[path = "../it/common/folders.rs"]
+mod folders;
 mod fuzz;
 
 #[global_allocator]

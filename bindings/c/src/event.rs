@@ -9,6 +9,7 @@ use crate::images::{LdmImage, view_of};
 /// The kinds of events. Later versions may add kinds.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq)]
+#[expect(non_camel_case_types, reason = "the names in C")]
 pub enum LdmEventKind {
     /// Anything that has no kind of its own; `json` says what.
     LDM_EVENT_OTHER = 0,

@@ -7,6 +7,7 @@ use ldm_ort::{Error, ErrorKind};
 /// The kinds of errors, by cause. Later versions may add kinds.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq)]
+#[expect(non_camel_case_types, reason = "the names in C")]
 pub enum LdmErrorKind {
     /// No error.
     LDM_OK = 0,

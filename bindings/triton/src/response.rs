@@ -113,7 +113,7 @@ impl<'c> Reply<'c> {
                     let (index, seed) = (image.index, views[0].seed);
                     let (width, height) = (views[0].width, views[0].height);
                     let event = serde_json::json!({
-                        "event": "image", "image": index, "seed": seed, "width": width, "height": height
+                        "event": "image", "index": index, "seed": seed, "width": width, "height": height
                     });
                     response.texts(*output, &[1], &[event.to_string().as_bytes()])?;
                 }

@@ -14,6 +14,7 @@ const SUMS: &str = "SHA256SUMS";
 const COMPARED: &str = ".compared";
 
 /// Writes the digests of all files in `folder`.
+#[cfg(feature = "fetch")]
 pub(in crate::session) fn write(folder: &Path) -> Result<()> {
     let listed = std::fs::read_dir(folder).map_err(|e| crate::Error::io(folder, "listing", e))?;
     let mut sums = Vec::new();

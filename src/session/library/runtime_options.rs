@@ -37,6 +37,9 @@ pub struct Env {
     pub library_path: Vec<PathBuf>,
     /// The folder of the running program.
     pub program_dir: Option<PathBuf>,
+    /// The folder with the library of Python's package `onnxruntime`, for a program that runs in its environment. It is taken
+    /// before the cache if the build has the preferred one's provider.
+    pub package_dir: Option<PathBuf>,
     /// The program's folder in the user's cache; `None` is the system's usual place for it.
     pub cache_dir: Option<PathBuf>,
     /// The URL of a Python package index ("simple" repository) to use instead of the public one.

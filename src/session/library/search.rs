@@ -22,6 +22,8 @@ pub enum LibrarySource {
     Variable,
     /// A copy already loaded in this process.
     Loaded,
+    /// Python's package `onnxruntime`, for a program that runs in its environment.
+    Package,
     /// The user's cache of fetched builds.
     Cache,
     /// The system's library folders, and the program's own.
@@ -35,6 +37,7 @@ impl std::fmt::Display for LibrarySource {
             Self::Option => "--runtime",
             Self::Variable => "ORT_DYLIB_PATH",
             Self::Loaded => "loaded already",
+            Self::Package => "Python's package onnxruntime",
             Self::Cache => "cache",
             Self::System => "system",
         })
@@ -173,6 +176,7 @@ pub fn search(options: &RuntimeOptions) -> Search {
     for path in copies {
         search.consider(LibrarySource::Loaded, path);
     }
+    consider_package(&mut search, env, options.flavor);
     consider_cache(&mut search, env, options.flavor);
     let mut any = false;
     for folder in system_folders(env) {
@@ -262,6 +266,20 @@ fn ld_so_conf() -> Vec<PathBuf> {
         .collect()
 }
 
+/// Considers the library of Python's package, unless its build lacks the preferred one's provider.
+fn consider_package(search: &mut Search, env: &Env, flavor: Option<Flavor>) {
+    let Some(dir) = &env.package_dir else { return };
+    let lacking = flavor.filter(|flavor| *flavor != Flavor::Cpu).filter(|flavor| {
+        let library = library_file_name(&format!("onnxruntime_providers_{flavor}"));
+        !dir.join(library).is_file()
+    });
+    match (files_in(dir).into_iter().next(), lacking) {
+        (None, _) => search.absent(LibrarySource::Package, &format!("{} holds no {}", dir.display(), file_name())),
+        (Some(_), Some(flavor)) => search.absent(LibrarySource::Package, &format!("it is not a build for {flavor}")),
+        (Some(path), None) => search.consider(LibrarySource::Package, path),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -287,6 +305,23 @@ mod tests {
         let names: Vec<_> =
             files_in(dir.path()).iter().map(|p| p.file_name().unwrap().to_string_lossy().into_owned()).collect();
         assert_eq!(names, ["libonnxruntime.so", "libonnxruntime.so.1.31.1", "libonnxruntime.so.1.9.0"]);
+    }
+
+    #[test]
+    fn a_package_counts_where_it_has_the_provider() {
+        let dir = tempfile::tempdir().unwrap();
+        let env = Env { package_dir: Some(dir.path().to_path_buf()), ..Env::default() };
+        let verdict = |flavor| {
+            let mut search = Search::default();
+            consider_package(&mut search, &env, flavor);
+            search.candidates.pop().unwrap().verdict
+        };
+        assert!(matches!(verdict(None), Verdict::Absent(_)));
+        std::fs::write(dir.path().join(file_name()), "no library").unwrap();
+        assert!(matches!(verdict(Some(Flavor::Cpu)), Verdict::Rejected(_)));
+        assert_eq!(verdict(Some(Flavor::Cuda)), Verdict::Absent("it is not a build for cuda".to_owned()));
+        std::fs::write(dir.path().join(library_file_name("onnxruntime_providers_cuda")), "").unwrap();
+        assert!(matches!(verdict(Some(Flavor::Cuda)), Verdict::Rejected(_)));
     }
 
     #[test]

@@ -15,7 +15,7 @@ use super::mutation::{is_well_formed, mutated};
 use super::random::Random;
 use super::shrinking::shrink;
 use crate::allocator::{begin, peak_of};
-use crate::fixtures::copy_folder;
+use crate::folders::copy_folder;
 
 /// The time that one input may take, on a machine that is busy with other work, before it counts as a hang.
 const PATIENCE: Duration = Duration::from_secs(30);

@@ -22,19 +22,6 @@ pub fn root() -> &'static Path {
     root
 }
 
-/// Copies a folder with all that is in it.
-pub fn copy_folder(from: &Path, to: &Path) {
-    fs::create_dir_all(to).expect("a folder");
-    for entry in fs::read_dir(from).expect("a folder").map(|entry| entry.expect("an entry").path()) {
-        let target = to.join(entry.file_name().expect("an entry has a name"));
-        if entry.is_dir() {
-            copy_folder(&entry, &target);
-        } else {
-            fs::copy(&entry, &target).expect("a copy");
-        }
-    }
-}
-
 /// Unpacks what is not unpacked as its pack is now. Processes wait for each other, and a folder of models is there whole
 /// or not at all.
 fn unpack_all(fixtures: &Path) {

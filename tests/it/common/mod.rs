@@ -1,9 +1,11 @@
 //! Running the program the way its users do.
 
 mod fixtures;
+mod folders;
 pub mod npy;
 
-pub use fixtures::{copy_folder, root};
+pub use fixtures::root;
+pub use folders::copy_folder;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};

@@ -8,8 +8,9 @@ use super::{pages, root};
 use crate::common::{Answer, answer};
 
 /// Commands that are not run, by the words they begin with.
-const SKIPPED: [(&str, &str); 6] = [
+const SKIPPED: [(&str, &str); 7] = [
     ("cargo ", "builds the program anew"),
+    ("pip ", "builds the program anew"),
     ("python ", "needs torch or other programs"),
     ("scripts/check", "runs all of the tests"),
     ("git ", "needs the network"),
@@ -131,13 +132,20 @@ fn every_snippet_works_as_written() {
 
 #[test]
 fn snippets_are_of_known_languages_and_rust_is_compiled() {
-    let library = std::fs::read_to_string(root().join("src/lib.rs")).expect("src/lib.rs");
+    let read =
+        |file: &str| std::fs::read_to_string(root().join(file)).unwrap_or_else(|error| panic!("{file}: {error}"));
+    let (library, pytest) = (read("src/lib.rs"), read("bindings/python/tests/test_docs.py"));
+    let programs = read("bindings/c/tests/programs.rs");
     for page in pages() {
         for block in blocks(&page) {
-            let known = ["toml", "sh", "rust", "text"].contains(&block.language.as_str());
+            let known = ["toml", "sh", "rust", "python", "c", "cpp", "text"].contains(&block.language.as_str());
             assert!(known, "{}:{}: the language {:?}", page.display(), block.line, block.language);
             let is_compiled = || library.contains(&format!("include_str!(\"../{}\")", page.display()));
             assert!(block.language != "rust" || is_compiled(), "{}: its Rust is in no doctest", page.display());
+            let is_run = || pytest.contains(&format!("\"{}\"", page.display()));
+            assert!(block.language != "python" || is_run(), "{}: pytest does not run its Python", page.display());
+            let is_program = || programs.contains(&format!("\"{}\"", page.display()));
+            assert!(!block.language.starts_with('c') || is_program(), "{}: its C is not compiled", page.display());
         }
     }
 }

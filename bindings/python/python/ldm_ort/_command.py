@@ -1,0 +1,17 @@
+"""The command `ldm-ort`."""
+
+import signal
+import sys
+
+from . import _native
+from ._runtime import package_dir
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the command `ldm-ort` with the arguments of the process, or with these, and returns its exit code.
+
+    It takes over Ctrl-C for good and may end the process, as the command does: it is the entry point of a program.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    arguments = sys.argv[1:] if arguments is None else arguments
+    return _native.run_command(["ldm-ort", *arguments], package_dir())

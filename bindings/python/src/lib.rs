@@ -1,0 +1,43 @@
+//! The native half of the Python package `ldm_ort`: pipelines, images, events, errors. `python/ldm_ort` is the other half,
+//! which reads keyword arguments.
+
+mod cancel;
+mod errors;
+mod events;
+mod image;
+mod inputs;
+mod pipeline;
+mod watch;
+
+use pyo3::prelude::*;
+
+#[pymodule]
+mod _native {
+    use std::ffi::OsString;
+    use std::panic::catch_unwind;
+    use std::path::PathBuf;
+
+    use super::*;
+
+    #[pymodule_export]
+    use super::cancel::Cancel;
+    #[pymodule_export]
+    use super::errors::{Cancelled, Error, ModelError, NonFiniteError, ProviderError};
+    #[pymodule_export]
+    use super::image::{Image, Preview};
+    #[pymodule_export]
+    use super::pipeline::{Engine, Pipeline};
+
+    #[pymodule_export]
+    #[expect(non_upper_case_globals, reason = "Python's name for it")]
+    const __version__: &str = env!("CARGO_PKG_VERSION");
+
+    /// The exit code of a program of Rust that panicked.
+    const PANICKED: u8 = 101;
+
+    /// Runs the command with its arguments, the first of which is its name, and returns the exit code.
+    #[pyfunction]
+    fn run_command(py: Python<'_>, arguments: Vec<OsString>, package_dir: Option<PathBuf>) -> u8 {
+        py.detach(|| catch_unwind(|| ldm_ort::cli::run_command(arguments, package_dir)).unwrap_or(PANICKED))
+    }
+}
