@@ -23,6 +23,13 @@ PROMPTS = ["a red circle", "a blue square on a white background", "a small yello
 STEPS = 3
 # Steps of a request that is still running when its client is killed.
 LONG = 300
+CHECKS = []
+
+
+def check(function):
+    """Adds a check: a function that returns a summary, or raises."""
+    CHECKS.append(function)
+    return function
 
 
 def in_environment(arguments):
@@ -262,11 +269,11 @@ def failure(call):
     raise AssertionError("the call succeeds")
 
 
-def rows_of(prompt, seed):
+def rows_of(prompt, seed, steps=STEPS):
     import numpy
 
     return {"PROMPT": numpy.array([[prompt.encode()]], dtype=numpy.object_), "SEED": numpy.array([[seed]], dtype="uint64"),
-            "STEPS": numpy.array([[STEPS]], dtype="int32")}
+            "STEPS": numpy.array([[steps]], dtype="int32")}
 
 
 def in_parallel(context, model, requests):
