@@ -21,7 +21,7 @@ pub(crate) use home::expand_home;
 pub(crate) use leftovers::remove_leftovers;
 pub(crate) use link::broken_link;
 pub(crate) use reading::{open, read, read_at_most, read_text};
-pub(crate) use system::{flush_to_disk, is_writable_folder, open_lock_file, rename_folder};
+pub(crate) use system::{append, flush_to_disk, is_writable_folder, open_lock_file, rename_folder};
 #[cfg(feature = "cli")]
 pub(crate) use target::{is_stream, require_writable_file};
 pub(crate) use target::{require_format, require_writable_folder};

@@ -15,7 +15,7 @@ use crate::image::ImageFormat;
 use crate::spec::Spec;
 
 /// A batch: the requests of a file, on one pipeline, into one store.
-pub struct Batch<'a> {
+pub struct ImageBatch<'a> {
     /// The engine that opens the pipeline.
     pub engine: &'a Engine,
     /// The pipeline that requests are over.
@@ -119,7 +119,7 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Batch<'_> {
+impl ImageBatch<'_> {
     /// Records a line that failed.
     pub(super) fn fail(
         &self,

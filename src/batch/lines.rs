@@ -57,7 +57,7 @@ pub fn read_lines(mut input: impl BufRead, form: LineForm) -> std::io::Result<Ve
 }
 
 impl InputLine {
-    /// Reads the request. Whether a pipeline can run it is another question.
+    /// Reads the request, without holding it against a pipeline.
     ///
     /// # Errors
     /// [`Error::Input`] if the line holds none.

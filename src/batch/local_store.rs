@@ -1,7 +1,6 @@
 //! A folder of images.
 
 use std::collections::HashSet;
-use std::fs::File;
 use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
@@ -100,8 +99,7 @@ impl Store for LocalStore {
     fn append(&self, name: &str, text: &str) -> Result<()> {
         // Opened each time, since another process may have replaced the file. One write keeps the lines of two apart.
         let path = self.path(name);
-        let file = File::options().append(true).create(true).open(&path);
-        file.and_then(|mut file| file.write_all(text.as_bytes())).map_err(|error| Error::io(&path, "writing", error))
+        files::append(&path, text.as_bytes()).map_err(|error| Error::io(&path, "writing", error))
     }
 
     fn claim(&self, key: Key) -> Option<Claim> {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::definition::{Batch, BatchEvent, BatchObserver, Job, PendingRequest, Shared, Summary};
+use super::definition::{BatchEvent, BatchObserver, ImageBatch, Job, PendingRequest, Shared, Summary};
 use crate::engine::{BackgroundWriter, Event, Image, Pipeline, Request};
 use crate::error::{Error, ErrorKind, Result};
 use crate::session::Cancel;
@@ -16,7 +16,7 @@ const WAIT: Duration = Duration::from_millis(200);
 
 /// The thread that runs the pipeline.
 pub(super) struct Maker<'m, 'a, 's> {
-    pub(super) batch: &'m Batch<'a>,
+    pub(super) batch: &'m ImageBatch<'a>,
     pub(super) shared: &'m Shared<'s>,
     pub(super) summary: &'m mut Summary,
     pub(super) cancel: &'m Cancel,

@@ -22,7 +22,7 @@ mod store;
 mod verify;
 mod whole;
 
-pub use definition::{Batch, BatchEvent, BatchObserver, Summary};
+pub use definition::{BatchEvent, BatchObserver, ImageBatch, Summary};
 pub use key::Key;
 pub use lines::{InputLine, LineForm, read_lines};
 pub use local_store::LocalStore;

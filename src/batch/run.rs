@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::sync::Mutex;
 use std::time::Instant;
 
-use super::definition::{Batch, BatchEvent, BatchObserver, Job, PendingRequest, Shared, Summary, lock};
+use super::definition::{BatchEvent, BatchObserver, ImageBatch, Job, PendingRequest, Shared, Summary, lock};
 use super::key::Key;
 use super::maker::Maker;
 use super::manifest::{Manifest, ManifestEntry};
@@ -21,7 +21,7 @@ struct Work {
     images: Vec<(usize, PlannedImage)>,
 }
 
-impl Batch<'_> {
+impl ImageBatch<'_> {
     /// Makes the images of the shard that are not stored yet. Lines that fail are recorded in the manifest and passed over.
     ///
     /// # Errors

@@ -15,11 +15,11 @@ pub struct Shard {
 /// A variable of the environment, by its name.
 type Variable<'a> = &'a dyn Fn(&str) -> Option<String>;
 
-/// Reads the index of a job from its variables, and the number of jobs if they tell it.
-type ReadIndex = fn(Variable<'_>) -> Result<(u64, Option<u64>)>;
+/// Reads the index from 0, and the total if the scheduler has a variable for it.
+type ReadShard = fn(Variable<'_>) -> Result<(u64, Option<u64>)>;
 
-/// The variable by which each scheduler is recognized, and the reader of its index and total.
-const SCHEDULERS: [(&str, &str, ReadIndex); 3] = [
+/// The variable by which each scheduler is recognized, and the reader of its shard.
+const SCHEDULERS: [(&str, &str, ReadShard); 3] = [
     ("Slurm", "SLURM_ARRAY_TASK_ID", slurm),
     ("Kubernetes", "JOB_COMPLETION_INDEX", kubernetes),
     ("AWS Batch", "AWS_BATCH_JOB_ARRAY_INDEX", aws_batch),

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use toml::{Table, Value};
 
-use super::definition::Batch;
+use super::definition::ImageBatch;
 use super::key::Key;
 use super::planner::{BatchPlanner, PlannedImage, PlannedRequest};
 use super::whole::{EDGE, is_whole};
@@ -55,7 +55,7 @@ pub struct Verification {
 /// [`Error::Model`] for a model directory that cannot be read, [`Error::Io`] if the store cannot be read,
 /// [`Error::Interrupted`], and the error of `report`.
 pub fn verify(
-    batch: &Batch<'_>,
+    batch: &ImageBatch<'_>,
     cancel: &Cancel,
     report: &mut dyn FnMut(&Finding) -> Result<()>,
 ) -> Result<Verification> {

@@ -16,7 +16,7 @@ use super::progress::Progress;
 use super::remaining;
 use super::standard_input::{NAME, load_spec, read_prompts};
 use crate::batch::{
-    Batch, BatchEvent, Finding, InputLine, LineForm, LocalStore, Shard, Store, Summary, read_lines, verify,
+    BatchEvent, Finding, ImageBatch, InputLine, LineForm, LocalStore, Shard, Store, Summary, read_lines, verify,
 };
 use crate::engine::{Engine, Event, model_spec};
 use crate::error::{Error, Result, count_of};
@@ -46,7 +46,7 @@ pub fn batch(args: &BatchArgs, global: &Global, out: &mut (dyn Write + Send)) ->
 fn with_batch(
     args: &BatchImageArgs,
     global: &Global,
-    work: impl FnOnce(&Batch<'_>, &Path, &Interrupt) -> Result<()>,
+    work: impl FnOnce(&ImageBatch<'_>, &Path, &Interrupt) -> Result<()>,
 ) -> Result<()> {
     let missing = |what: &str| Error::input("ldm-ort batch", format!("{what} is missing"), "see ldm-ort batch --help");
     let pipeline = args.pipeline.as_ref().ok_or_else(|| missing("PIPELINE.toml"))?;
@@ -61,7 +61,7 @@ fn with_batch(
     let (spec, lines, name) = read_inputs(args, pipeline, requests)?;
     let interrupt = Interrupt::install()?;
     let engine: Engine = global.library.engine()?;
-    let batch = Batch { engine: &engine, spec, lines: &lines, store: store.as_ref(), shard, format };
+    let batch = ImageBatch { engine: &engine, spec, lines: &lines, store: store.as_ref(), shard, format };
     work(&batch, &name, &interrupt)
 }
 
@@ -84,7 +84,7 @@ fn open_store(out: &str) -> Result<Box<dyn Store>> {
             Err(Error::input("--out", problem, "name a folder, or a bucket as s3://bucket/prefix"))
         }
         None => {
-            let invalid = |problem: String| Error::input("--out", problem, "name the folder in full");
+            let invalid = |error: String| Error::input("--out", error, "name the folder in full");
             Ok(Box::new(LocalStore::new(files::expand_home(Path::new(out)).map_err(invalid)?)))
         }
     }
@@ -128,7 +128,7 @@ fn read_inputs(args: &BatchImageArgs, pipeline: &Path, requests: &Path) -> Resul
 
 /// Makes images and reports them.
 fn make_images(
-    batch: &Batch<'_>,
+    batch: &ImageBatch<'_>,
     name: &Path,
     (json, quiet): (bool, bool),
     interrupt: &Interrupt,
@@ -244,6 +244,7 @@ impl<'a> Display<'a> {
     fn notice_pipeline(&mut self, event: Event) {
         match event {
             Event::Warning { text } if self.warned.insert(text.clone()) => self.say(&format!("warning: {text}")),
+            Event::Warning { .. } => {}
             Event::Preparing { .. } if self.started.is_none() => {
                 self.opening.clear();
                 self.started = Some(Instant::now());
@@ -289,7 +290,7 @@ impl<'a> Display<'a> {
 
 /// Verifies images and reports those that are missing or damaged.
 fn check_images(
-    batch: &Batch<'_>,
+    batch: &ImageBatch<'_>,
     name: &Path,
     json: bool,
     interrupt: &Interrupt,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::bundle::ComponentKind;
 use crate::graph_cache::{GraphCache, Rows};
-use crate::plan::{ExecutionPlan, Opening, TextPart};
+use crate::plan::{ExecutionPlan, Opening, Sizes, TextPart};
 use crate::rewrite::Pass;
 use crate::session::{Cancel, ProviderChoice, Session, SessionOptions};
 use crate::spec::DeviceSpec;
@@ -157,6 +157,8 @@ pub(super) struct Pool {
     idle: Vec<(SessionKey, Session)>,
     /// The graphs that can be opened in an instant, or were open already.
     ready: Vec<SessionKey>,
+    /// The sizes whose memory was compared with the free memory.
+    sizes: Vec<Sizes>,
     /// Graphs that could not be kept optimized, and are opened as they are.
     uncached: Vec<SessionKey>,
     /// The latest last.
@@ -183,6 +185,17 @@ impl Pool {
     /// Puts an open graph in.
     pub(super) fn put(&mut self, key: SessionKey, session: Session) {
         self.idle.push((key, session));
+    }
+
+    /// True if a run at these sizes was found to fit.
+    pub(super) fn has_run_at(&self, sizes: Sizes) -> bool {
+        self.sizes.contains(&sizes)
+    }
+
+    pub(super) fn set_run_at(&mut self, sizes: Sizes) {
+        if !self.has_run_at(sizes) {
+            self.sizes.push(sizes);
+        }
     }
 
     pub(super) fn is_open(&self, key: &SessionKey) -> bool {

@@ -11,7 +11,7 @@ use crate::bundle::ComponentKind;
 use crate::error::{Error, Result};
 use crate::graph_cache::CachedGraph;
 use crate::memory;
-use crate::plan::{ExecutionPlan, Opening, Plan, Sizes};
+use crate::plan::{CountedMemory, ExecutionPlan, Opening, Plan, Sizes};
 use crate::session::{Cancel, Runtime};
 
 impl Execution {
@@ -84,13 +84,22 @@ impl Execution {
 
     fn ready_model(&mut self, model: &mut ExecutionPlan, cancel: &Cancel, observer: &mut Observer<'_>) -> Result<()> {
         let own = keys(model);
-        if !own.iter().all(|key| self.pool.is_ready(key)) {
-            let is_counted = |opening: &Opening<'_>| !self.pool.is_open(&SessionKey::new(model, opening));
+        let is_ready = own.iter().all(|key| self.pool.is_ready(key));
+        let has_run = self.pool.has_run_at(model.sizes);
+        if !is_ready || !has_run {
+            let counted = |opening: &Opening<'_>| match self.pool.is_open(&SessionKey::new(model, opening)) {
+                false => CountedMemory::All,
+                true if has_run => CountedMemory::None,
+                true => CountedMemory::Activations,
+            };
             if let Some(free) = memory::available()
-                && let Some(warning) = model.check_free_memory_for(free, &is_counted)?
+                && let Some(warning) = model.check_free_memory_for(free, &counted)?
             {
                 report(observer, cancel, ExecutionEvent::Warning(warning))?;
             }
+            self.pool.set_run_at(model.sizes);
+        }
+        if !is_ready {
             let stay = stays_open(model, &self.pool);
             Opener::new(model, &self.runtime, &mut self.pool, cancel, observer).load(stay)?;
             self.pool.set_ready(own);

@@ -1,7 +1,7 @@
 //! Locks, flushes and renames, with Windows' restrictions.
 
 use std::fs::File;
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, Write};
 use std::path::Path;
 use std::time::Duration;
 
@@ -15,6 +15,11 @@ pub(crate) fn flush_to_disk(path: &Path) -> io::Result<()> {
 pub(crate) fn open_lock_file(path: &Path) -> io::Result<File> {
     // Another process may hold a lock on it, under which Windows refuses to truncate it.
     File::options().write(true).create(true).truncate(false).open(path)
+}
+
+/// Appends bytes to a file in one write, and creates the file if necessary.
+pub(crate) fn append(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    File::options().append(true).create(true).open(path)?.write_all(bytes)
 }
 
 /// True if a file can be created in the folder.

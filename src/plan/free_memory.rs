@@ -19,6 +19,17 @@ pub struct MemoryNeed {
     pub component: String,
 }
 
+/// The memory of a graph that a run takes besides what the process holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum CountedMemory {
+    /// None: it is open, and has run at these sizes.
+    None,
+    /// Its activations: it is open.
+    Activations,
+    /// Its weights and its activations.
+    All,
+}
+
 impl ExecutionPlan {
     /// Adds up what the graphs on the CPU take at least: what is open at the same time, at the request's sizes, with every
     /// operator writing over its input that can. Tensors whose size isn't known before they are made are left out.
@@ -26,17 +37,18 @@ impl ExecutionPlan {
     /// # Errors
     /// [`Error::Io`] where a graph's files cannot be read.
     pub fn memory_need(&self) -> Result<MemoryNeed> {
-        self.memory_need_of(&|_| true)
+        self.memory_need_of(&|_| CountedMemory::All)
     }
 
-    /// The need of those graphs that `is_counted` says.
-    fn memory_need_of(&self, is_counted: &dyn Fn(&Opening<'_>) -> bool) -> Result<MemoryNeed> {
+    /// The need of what `counted` says of each graph.
+    fn memory_need_of(&self, counted: &dyn Fn(&Opening<'_>) -> CountedMemory) -> Result<MemoryNeed> {
         let mut need = MemoryNeed::default();
         let mut most = 0;
+        let is_counted = |opening: &Opening<'_>| counted(opening) != CountedMemory::None;
         let openings: Vec<_> = self.openings().into_iter().filter(is_counted).collect();
         let stays = self.keeps_open(openings.iter().map(|opening| opening.weight_bytes).sum());
         for opening in openings.iter().filter(|opening| self.runs_on_cpu(opening)) {
-            let [private, mapped] = self.least(opening)?;
+            let [private, mapped] = self.least(opening, counted(opening))?;
             if private > most || need.component.is_empty() {
                 (most, need.component) = (private, opening.name());
             }
@@ -55,16 +67,16 @@ impl ExecutionPlan {
     /// [`Error::Memory`] if the private memory exceeds them and `[device] overcommit` is false; those of
     /// [`ExecutionPlan::memory_need`].
     pub fn check_free_memory(&self, free: u64) -> Result<Option<String>> {
-        self.check_free_memory_for(free, &|_| true)
+        self.check_free_memory_for(free, &|_| CountedMemory::All)
     }
 
-    /// As [`ExecutionPlan::check_free_memory`], for those graphs that `is_counted` says: the others are open.
+    /// As [`ExecutionPlan::check_free_memory`], for what `counted` says of each graph.
     pub(crate) fn check_free_memory_for(
         &self,
         free: u64,
-        is_counted: &dyn Fn(&Opening<'_>) -> bool,
+        counted: &dyn Fn(&Opening<'_>) -> CountedMemory,
     ) -> Result<Option<String>> {
-        let need = self.memory_need_of(is_counted)?;
+        let need = self.memory_need_of(counted)?;
         let gigabytes = |bytes: u64| format!("{:.2} GB", bytes as f64 / 1e9);
         let [private, mapped, free_gb] = [need.private, need.mapped, free].map(gigabytes);
         if need.private > free {
@@ -90,7 +102,7 @@ impl ExecutionPlan {
     }
 
     /// The private and the mapped bytes that a graph takes at least while it runs.
-    fn least(&self, opening: &Opening<'_>) -> Result<[u64; 2]> {
+    fn least(&self, opening: &Opening<'_>, counted: CountedMemory) -> Result<[u64; 2]> {
         let is_prepared = self.cache_for(opening.kind).is_some();
         let own = |pass: &&crate::rewrite::Pass| is_prepared || pass.cuts();
         let passes: Vec<_> = opening.passes.iter().filter(own).copied().collect();
@@ -98,6 +110,9 @@ impl ExecutionPlan {
         let Footprint { in_place, weights, .. } = told.unwrap_or_default();
         let callers = if opening.kind == self.model.denoiser.kind { self.callers() as u64 } else { 1 };
         let activations = in_place.saturating_mul(callers);
+        if counted == CountedMemory::Activations {
+            return Ok([activations, 0]);
+        }
         // Optimized graphs have all weights beside them; others keep those within the file in memory.
         let mapped: u64 = opening.graph.external.iter().map(|file| file.needed).sum();
         Ok(match is_prepared {

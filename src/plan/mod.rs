@@ -42,6 +42,7 @@ pub use conditions::ConditionPart;
 pub use control::ControlPart;
 pub use default_value::DefaultValue;
 pub use execution_plan::{ExecutionPlan, MemoryBudget, Sizes};
+pub(crate) use free_memory::CountedMemory;
 pub use free_memory::MemoryNeed;
 pub use model::ModelPlan;
 pub use opening::Opening;

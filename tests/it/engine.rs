@@ -214,3 +214,15 @@ fn images_are_saved_as_png_only_whole() {
     assert_eq!(std::fs::read(&file).expect("a file"), image.to_png().expect("a PNG"));
     assert_eq!(image.save(folder.path().join("cat.gif")).expect_err("another format").kind(), ErrorKind::Request);
 }
+
+/// Opened graphs are no licence for any size: the system would end the process.
+#[test]
+fn a_request_that_is_too_large_for_the_machine_is_refused_on_an_open_pipeline() {
+    let (_folder, path) = folder(TEXT_TO_IMAGE);
+    let mut pipeline = open(&path);
+    assert_eq!(pipeline.generate(&Request::new()).expect("images").len(), 1);
+    let error = pipeline.generate(&Request::new().size(16384, 16384)).expect_err("no machine has that");
+    assert_eq!(error.kind(), ErrorKind::Memory, "{error}");
+    assert!(error.to_string().contains("hint:"), "{error}");
+    assert_eq!(pipeline.generate(&Request::new().size(128, 64)).expect("images")[0].width(), 128);
+}
