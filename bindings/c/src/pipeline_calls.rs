@@ -153,7 +153,8 @@ unsafe fn image_of(key: &str, input: &LdmInput) -> Answer<InputImage> {
     // SAFETY: as this function demands.
     let data = unsafe { std::slice::from_raw_parts(input.data, input.length) };
     if (input.width, input.height) == (0, 0) {
-        return Ok(Rgb8::decode(data, InputLimit::default())?.into());
+        let image = Rgb8::decode(data, InputLimit::default());
+        return image.map(Into::into).map_err(|error| LdmStatus::argument(key, &error.to_string()));
     }
     let (width, height) = (input.width as usize, input.height as usize);
     let image = Rgb8::new(width, height, data.to_vec()).ok_or_else(|| {
