@@ -44,7 +44,7 @@ def in_environment(arguments):
 
 def snippet(start):
     """The block of the guide that starts with a text."""
-    blocks = re.findall(r"^```\w*\n(.*?)^```", (ROOT / "docs" / "triton.md").read_text(), re.MULTILINE | re.DOTALL)
+    blocks = re.findall(r"^```\w*\n(.*?)^```", (ROOT / "docs/triton.md").read_text(), re.MULTILINE | re.DOTALL)
     [block] = [block for block in blocks if block.startswith(start)]
     return block
 

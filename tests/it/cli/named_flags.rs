@@ -29,6 +29,16 @@ fn named<'t>(text: &'t str, prefix: &str, more: &[char]) -> Vec<&'t str> {
     starts.filter(free).map(|at| text[at..end(at)].trim_end_matches(['.', '-'])).collect()
 }
 
+/// Flags of Slurm and of Triton's server.
+const FOREIGN: [&str; 6] = [
+    "--array",
+    "--backend-config",
+    "--backend-directory",
+    "--exit-timeout-secs",
+    "--model-control-mode",
+    "--model-repository",
+];
+
 /// Scripts and flags that errors, help and documents name exist, under that name.
 #[test]
 fn scripts_and_flags_that_are_named_exist() {
@@ -38,6 +48,7 @@ fn scripts_and_flags_that_are_named_exist() {
     let mut of_program = flags(&ldm_ort::cli::args::Cli::command());
     // clap's own, and the one that stands for any.
     of_program.extend(["--help", "--version", "--flag"].map(str::to_owned));
+    of_program.extend(FOREIGN.map(str::to_owned));
     let mut texts = files(&root.join("src"), &["rs"]);
     texts.extend(["docs", "models", "examples"].iter().flat_map(|folder| files(&root.join(folder), &["md", "rs"])));
     texts.extend(["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md"].map(|name| root.join(name)));

@@ -135,15 +135,15 @@ fn snippets_are_of_known_languages_and_rust_is_compiled() {
     let read =
         |file: &str| std::fs::read_to_string(root().join(file)).unwrap_or_else(|error| panic!("{file}: {error}"));
     let (library, pytest) = (read("src/lib.rs"), read("bindings/python/tests/test_docs.py"));
-    let programs = read("bindings/c/tests/programs.rs");
+    let (programs, triton) = (read("bindings/c/tests/programs.rs"), read("scripts/bindings/triton_server.py"));
     for page in pages() {
         for block in blocks(&page) {
             let known = ["toml", "sh", "rust", "python", "c", "cpp", "text"].contains(&block.language.as_str());
             assert!(known, "{}:{}: the language {:?}", page.display(), block.line, block.language);
             let is_compiled = || library.contains(&format!("include_str!(\"../{}\")", page.display()));
             assert!(block.language != "rust" || is_compiled(), "{}: its Rust is in no doctest", page.display());
-            let is_run = || pytest.contains(&format!("\"{}\"", page.display()));
-            assert!(block.language != "python" || is_run(), "{}: pytest does not run its Python", page.display());
+            let is_run = || [&pytest, &triton].iter().any(|test| test.contains(&format!("\"{}\"", page.display())));
+            assert!(block.language != "python" || is_run(), "{}: no test runs its Python", page.display());
             let is_program = || programs.contains(&format!("\"{}\"", page.display()));
             assert!(!block.language.starts_with('c') || is_program(), "{}: its C is not compiled", page.display());
         }
