@@ -8,8 +8,10 @@ use super::{pages, root};
 use crate::common::{Answer, answer};
 
 /// Commands that are not run, by the words they begin with.
-const SKIPPED: [(&str, &str); 7] = [
+const SKIPPED: [(&str, &str); 9] = [
     ("cargo ", "builds the program anew"),
+    ("scripts/bindings/install_c.sh ", "builds the program anew"),
+    ("tritonserver ", "another program; scripts/bindings/triton_test.py runs it"),
     ("pip ", "builds the program anew"),
     ("python ", "needs torch or other programs"),
     ("scripts/check", "runs all of the tests"),
