@@ -11,6 +11,10 @@ mkdir -p "$folder"
 rm -rf "$folder/venv" "$folder/wheels"
 "${PYTHON-python3}" -m venv "$folder/build"
 "$folder/build/bin/pip" install -q 'maturin>=1.10,<2' 'mypy>=1.15,<3' numpy pillow pytest
+model=bindings/python/python/ldm_ort/models/shapes
+rm -rf "$model"
+mkdir -p "$(dirname "$model")"
+cp -r models/shapes "$model"
 PYO3_PYTHON=$PWD/$folder/build/bin/python "$folder/build/bin/maturin" build --locked --quiet --profile "$profile" \
   --manifest-path bindings/python/Cargo.toml --out "$folder/wheels"
 # With the features of the wheel, so that nothing is built twice.

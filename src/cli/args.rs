@@ -346,6 +346,9 @@ pub struct DemoArgs {
     /// The folder, created if it does not exist. Files with other contents are not replaced.
     #[arg(value_name = "DIR", value_hint = ValueHint::DirPath, value_parser = path())]
     pub dir: PathBuf,
+    /// The demo model's directory, where the command's package has it.
+    #[arg(skip)]
+    pub model: Option<PathBuf>,
 }
 
 /// `ldm-ort list`.

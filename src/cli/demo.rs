@@ -20,7 +20,7 @@ const MODEL: &str = "models/shapes";
 /// [`Error::Input`] if the demo model is not on this machine, or a file with other contents is in the way; [`Error::Io`] if
 /// a file cannot be read or written.
 pub fn demo(args: &DemoArgs, out: &mut dyn Write) -> Result<()> {
-    let source = find_model()?;
+    let source = find_model(args.model.as_ref())?;
     files::require_writable_folder("DIR", &args.dir)?;
     copy_folder(&source, &args.dir.join(MODEL))?;
     let pipeline = args.dir.join("pipeline.toml");
@@ -28,14 +28,14 @@ pub fn demo(args: &DemoArgs, out: &mut dyn Write) -> Result<()> {
     output::text(out, &format!("{}\n", pipeline.display()))
 }
 
-/// Finds the demo model next to the executable, as in a release archive, or in the source tree.
-fn find_model() -> Result<PathBuf> {
+/// Finds the demo model in the command's package, next to the executable, as in a release archive, or in the source tree.
+fn find_model(packaged: Option<&PathBuf>) -> Result<PathBuf> {
     let executable = std::env::current_exe().and_then(|path| path.canonicalize()).unwrap_or_default();
     let beside = executable.parent().unwrap_or(Path::new(".")).to_path_buf();
     // `target/debug/ldm-ort` is two folders below the source tree.
-    let places = beside.ancestors().take(3).map(|folder| folder.join(MODEL));
+    let mut places = packaged.cloned().into_iter().chain(beside.ancestors().take(3).map(|folder| folder.join(MODEL)));
     let is_model = |place: &PathBuf| place.join("model_index.json").is_file();
-    places.into_iter().find(is_model).ok_or_else(|| {
+    places.find(is_model).ok_or_else(|| {
         Error::input(
             beside.join(MODEL).display().to_string(),
             "the demo model is not here",

@@ -49,18 +49,30 @@ use args::{Cli, Command, Global};
 /// Runs the program: reads the arguments, does what they say, and turns an error into a message on standard error and
 /// an exit code (0 done, 1 the run failed, 2 usage, pipeline file or model directory at fault, 130 interrupted).
 pub fn main() -> ExitCode {
-    ExitCode::from(run_command(std::env::args_os().collect(), None))
+    ExitCode::from(run_command(std::env::args_os().collect(), CommandPlaces::default()))
 }
 
-/// Runs the program with arguments, the first of which is its name, and returns the exit code. `package_dir` is the folder of
-/// Python's package `onnxruntime`, if the program runs in its environment.
-pub fn run_command(arguments: Vec<OsString>, package_dir: Option<PathBuf>) -> u8 {
+/// The places that a package in which the command is installed knows of.
+#[derive(Debug, Clone, Default)]
+pub struct CommandPlaces {
+    /// The folder of Python's package `onnxruntime`, if the command runs in its environment.
+    pub onnxruntime_package: Option<PathBuf>,
+    /// The demo model's directory. Absent: next to the executable, or in the source tree.
+    pub demo_model: Option<PathBuf>,
+}
+
+/// Runs the program with arguments, the first of which is its name, and returns the exit code.
+pub fn run_command(arguments: Vec<OsString>, places: CommandPlaces) -> u8 {
+    let CommandPlaces { onnxruntime_package: package_dir, demo_model } = places;
     let mut cli = match Cli::try_parse_from(&arguments) {
         Ok(cli) => cli,
         Err(error) if error.kind() == ErrorKind::DisplayVersion => return version::print(&arguments, package_dir),
         Err(error) => error.exit(),
     };
     cli.global.library.package_dir = package_dir;
+    if let Command::Demo(args) = &mut cli.command {
+        args.model = demo_model;
+    }
     log(&cli.global);
     match dispatch(&cli, &mut std::io::stdout()) {
         Ok(()) => 0,

@@ -122,7 +122,7 @@ impl EngineBuilder {
     /// Makes the engine. Touches no file.
     ///
     /// # Errors
-    /// [`Error::Runtime`](crate::Error::Runtime) if the system names no cache folder and none is set.
+    /// [`Error::Runtime`] if the system names no cache folder and none is set.
     pub fn build(self) -> Result<Engine> {
         session::user_cache(&self.runtime_environment())?;
         Ok(Engine(Arc::new(self)))
@@ -162,8 +162,8 @@ impl Engine {
     /// Returns the cache of optimized graphs, if there is one.
     ///
     /// # Errors
-    /// [`Error::Runtime`](crate::Error::Runtime) if the system names no cache folder and none is set;
-    /// [`Error::Input`](crate::Error::Input) if `LDM_ORT_GRAPH_CACHE_SIZE` is not a size.
+    /// [`Error::Runtime`] if the system names no cache folder and none is set;
+    /// [`Error::Input`] if `LDM_ORT_GRAPH_CACHE_SIZE` is not a size.
     pub fn optimized_graphs(&self) -> Result<Option<GraphCache>> {
         if !self.0.has_graph_cache.unwrap_or(self.0.environment.optimize) {
             return Ok(None);
@@ -250,7 +250,7 @@ impl Engine {
     /// Optimizes the graphs of a plan for this machine, and returns what the graph cache holds of them.
     ///
     /// # Errors
-    /// As [`Engine::open`], and [`Error::Io`](crate::Error::Io) if the cache cannot be written.
+    /// As [`Engine::open`], and [`Error::Io`] if the cache cannot be written.
     pub fn optimize(
         &self,
         plan: &Plan,
@@ -271,7 +271,7 @@ impl Engine {
     /// Finds ONNX Runtime on this machine without fetching it, and loads it; `None` if there is none.
     ///
     /// # Errors
-    /// [`Error::Runtime`](crate::Error::Runtime) if a library that was named cannot be used.
+    /// [`Error::Runtime`] if a library that was named cannot be used.
     pub fn find_runtime(&self, spec: &Spec) -> Result<Option<Runtime>> {
         let options = RuntimeOptions { offline: true, ..self.runtime_options(flavor(spec)) };
         let search = session::search(&options);

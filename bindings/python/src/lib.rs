@@ -13,6 +13,7 @@ use pyo3::prelude::*;
 
 #[pymodule]
 mod _native {
+    use ldm_ort::cli::CommandPlaces;
     use std::ffi::OsString;
     use std::panic::catch_unwind;
     use std::path::PathBuf;
@@ -37,7 +38,13 @@ mod _native {
 
     /// Runs the command with its arguments, the first of which is its name, and returns the exit code.
     #[pyfunction]
-    fn run_command(py: Python<'_>, arguments: Vec<OsString>, package_dir: Option<PathBuf>) -> u8 {
-        py.detach(|| catch_unwind(|| ldm_ort::cli::run_command(arguments, package_dir)).unwrap_or(PANICKED))
+    fn run_command(
+        py: Python<'_>,
+        arguments: Vec<OsString>,
+        package_dir: Option<PathBuf>,
+        demo_model: Option<PathBuf>,
+    ) -> u8 {
+        let places = CommandPlaces { onnxruntime_package: package_dir, demo_model };
+        py.detach(|| catch_unwind(|| ldm_ort::cli::run_command(arguments, places)).unwrap_or(PANICKED))
     }
 }

@@ -56,3 +56,12 @@ def test_versions(wheel_command):
     assert ldm_ort.__version__ == importlib.metadata.version("ldm-ort")
     code, text, _ = answer(wheel_command, "--version")
     assert code == 0 and text.startswith(f"ldm-ort {ldm_ort.__version__}\nONNX Runtime 1.")
+
+
+def test_the_wheel_has_the_demo(wheel_command, tmp_path):
+    code, written, problem = answer(wheel_command, "demo", str(tmp_path))
+    assert (code, problem) == (0, ""), problem
+    pipeline = written.strip()
+    code, image, problem = answer(wheel_command, "run", pipeline, "--steps", "1", "-o", str(tmp_path / "images"), "--quiet")
+    assert code == 0, problem
+    assert image.strip().endswith(".png")

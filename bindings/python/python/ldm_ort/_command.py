@@ -2,9 +2,14 @@
 
 import signal
 import sys
+from pathlib import Path
 
 from . import _native
 from ._runtime import package_dir
+
+
+DEMO_MODEL = Path(__file__).parent / "models" / "shapes"
+"""The demo model, which wheels hold."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -14,4 +19,4 @@ def main(arguments: list[str] | None = None) -> int:
     """
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     arguments = sys.argv[1:] if arguments is None else arguments
-    return _native.run_command(["ldm-ort", *arguments], package_dir())
+    return _native.run_command(["ldm-ort", *arguments], package_dir(), str(DEMO_MODEL))
