@@ -202,7 +202,8 @@ fn hosts_share_their_runtime() {
     run(&world.compile("cc", "old_host.c", &[]), &[&world.pipeline()]);
 }
 
-/// Leaks and wrong uses of memory, of this library: what ONNX Runtime keeps until the process ends is not counted.
+/// Leaks and wrong uses of memory, of this library: what ONNX Runtime keeps until the process ends is not counted. valgrind
+/// takes a minute, so that it is run where `LDM_ORT_VALGRIND` is set, as by `scripts/check --full`.
 #[test]
 fn sanitizers_find_nothing() {
     let world = World::new();
@@ -216,8 +217,8 @@ fn sanitizers_find_nothing() {
         }
         succeed(&mut command);
     }
-    if !is_installed("valgrind") {
-        println!("valgrind is not installed: not run under it");
+    if std::env::var_os("LDM_ORT_VALGRIND").is_none() || !is_installed("valgrind") {
+        println!("LDM_ORT_VALGRIND is not set, or valgrind is not installed: not run under it");
         return;
     }
     for (source, rest) in [("refused.c", ""), ("cycles.c", "3"), ("first.c", image.as_str())] {

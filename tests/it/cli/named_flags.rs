@@ -29,8 +29,10 @@ fn named<'t>(text: &'t str, prefix: &str, more: &[char]) -> Vec<&'t str> {
     starts.filter(free).map(|at| text[at..end(at)].trim_end_matches(['.', '-'])).collect()
 }
 
-/// Flags of Slurm and of Triton's server.
-const FOREIGN: [&str; 6] = [
+/// Flags of pkg-config, of Slurm and of Triton's server.
+const FOREIGN: [&str; 8] = [
+    "--cflags",
+    "--libs",
     "--array",
     "--backend-config",
     "--backend-directory",
