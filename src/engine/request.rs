@@ -71,8 +71,8 @@ impl Request {
         let invalid =
             |problem: String| Error::input("request", problem, "write a JSON object such as {\"prompt\": \"…\"}");
         let value: serde_json::Value = serde_json::from_str(text).map_err(|error| invalid(error.to_string()))?;
-        if let Some(field) = null_in(&value) {
-            return Err(invalid(format!("{field}: null is not a value; leave it out for the pipeline's own")));
+        if let Some(problem) = unreadable(&value) {
+            return Err(invalid(problem));
         }
         match Value::try_from(value) {
             Ok(Value::Table(fields)) => Ok(Self::of_fields(&fields)),
@@ -221,14 +221,19 @@ impl Request {
     }
 }
 
-/// The first field of a request that is `null`.
-fn null_in(value: &serde_json::Value) -> Option<String> {
-    let of = |(name, value): (String, &serde_json::Value)| {
-        if value.is_null() { Some(name) } else { null_in(value).map(|inner| format!("{name}.{inner}")) }
+/// The first field of a request that TOML cannot hold, and the reason.
+fn unreadable(value: &serde_json::Value) -> Option<String> {
+    use serde_json::Value as Json;
+    let of = |(name, value): (String, &Json)| match value {
+        Json::Null => Some(format!("{name}: null is not a value; leave it out for the pipeline's own")),
+        Json::Number(number) if number.is_u64() && !number.is_i64() => {
+            Some(format!("{name}: expected at most {}, found {number}", i64::MAX))
+        }
+        other => unreadable(other).map(|inner| format!("{name}.{inner}")),
     };
     match value {
-        serde_json::Value::Object(fields) => fields.iter().map(|(name, value)| (name.clone(), value)).find_map(of),
-        serde_json::Value::Array(items) => items.iter().enumerate().map(|(at, v)| (at.to_string(), v)).find_map(of),
+        Json::Object(fields) => fields.iter().map(|(name, value)| (name.clone(), value)).find_map(of),
+        Json::Array(items) => items.iter().enumerate().map(|(at, item)| (at.to_string(), item)).find_map(of),
         _ => None,
     }
 }

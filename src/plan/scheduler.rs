@@ -272,7 +272,7 @@ pub(super) fn schedule(
 mod tests {
     use super::*;
 
-    /// Where diffusers' pipelines for Stable Diffusion XL cut schedules in two, recorded by
+    /// The places at which diffusers' pipelines for Stable Diffusion XL cut schedules in two, recorded by
     /// scripts/goldens/golden_custom_schedules.py.
     #[test]
     fn schedules_are_cut_where_diffusers_cuts_them() {

@@ -159,6 +159,13 @@ fn wrong_requests_are_the_requests_fault_and_name_the_field() {
     for text in ["[1]", "{\"seed\": null}", "{"] {
         assert_eq!(Request::from_json(text).expect_err(text).kind(), ErrorKind::Request);
     }
+    for (text, names) in [
+        (r#"{"seed": 18446744073709551615}"#, "seed: expected at most 9223372036854775807"),
+        (r#"{"run": {"seed": null}}"#, "run.seed: null"),
+    ] {
+        let error = Request::from_json(text).expect_err(text).to_string();
+        assert!(error.contains(names) && error.contains("hint:"), "{error}");
+    }
     assert_eq!(pipeline.generate(&Request::new()).expect("images").len(), 1, "a pipeline works after errors");
 }
 

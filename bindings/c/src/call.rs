@@ -1,4 +1,4 @@
-//! What every call does: arguments are checked, panics stay inside.
+//! The common part of every call: checks of arguments, and a barrier for panics.
 
 use std::ffi::{CStr, c_char};
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -33,7 +33,7 @@ struct Held {
     image: Image,
     record: CString,
     view: OnceCell<Box<LdmImage>>,
-    /// What `images_encode` handed out, which lives as long as the images.
+    /// The bytes that `images_encode` handed out, which live as long as the images.
     encoded: std::sync::Mutex<Vec<Box<[u8]>>>,
 }
 

@@ -200,7 +200,7 @@ mod tests {
         completed(json!({"parameters": {name: {"string_value": value}}}))
     }
 
-    /// What completion writes can be read, with and without batches and decoupled.
+    /// A completed configuration can be read, with and without batches and decoupled.
     #[test]
     fn reads_completed_configurations() {
         let config = completed(json!({})).expect("a configuration");

@@ -3,7 +3,7 @@
 use super::{assert_says, call, printed};
 use crate::common::models;
 
-/// What `init` prints for a directory is a pipeline that passes `check`.
+/// The pipeline that `init` prints for a directory passes `check`.
 #[test]
 fn init_prints_a_pipeline_that_passes_check() {
     for model in ["sd1", "sd1-legacy", "sd2v"] {

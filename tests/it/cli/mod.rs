@@ -20,7 +20,7 @@ fn call(folder: &Path, arguments: &[&str]) -> Answer {
     answer
 }
 
-/// What a command that succeeds prints.
+/// Returns the output of a command that succeeds.
 fn printed(folder: &Path, arguments: &[&str]) -> String {
     let answer = call(folder, arguments);
     assert_eq!(answer.code, Some(0), "{arguments:?}: {answer}");

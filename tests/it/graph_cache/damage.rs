@@ -110,7 +110,7 @@ fn a_pipeline_recovers_from_a_damaged_graph() {
     }
 }
 
-/// What a process that was killed leaves behind is removed by the next that wants the same graph.
+/// The files that a killed process leaves are removed by the next that wants the same graph.
 #[test]
 fn what_is_half_written_is_removed() {
     let folder = tempfile::tempdir().expect("a folder");

@@ -15,7 +15,7 @@ use ldm_ort::spec::{Overrides, Spec};
 use ndarray::ArrayD;
 use std::path::{Path, PathBuf};
 
-/// What a run did.
+/// The acts of a run.
 struct Run {
     latents: Vec<ArrayD<f32>>,
     /// Graphs optimized.
@@ -50,7 +50,7 @@ fn run(cache: Option<&Path>, set: &[&str]) -> Run {
     run
 }
 
-/// How far two runs are apart, in parts of the largest latent.
+/// The distance of two runs, in parts of the largest latent.
 fn apart(a: &Run, b: &Run) -> f32 {
     assert_eq!((a.latents.len(), b.latents.len()), (2, 2));
     let pairs = || a.latents.iter().zip(&b.latents).flat_map(|(a, b)| a.iter().zip(b));

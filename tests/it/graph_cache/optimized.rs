@@ -71,7 +71,7 @@ fn every_way_to_run_the_rows_draws_the_same() {
     assert!(apart(&batched, &kept) < 1e-5);
 }
 
-/// What is faster in the denoiser for a little more rounding is asked for, and is another entry.
+/// A denoiser that is faster for a little more rounding is asked for, and is another entry.
 #[test]
 fn fast_convolutions_are_another_entry() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -90,7 +90,7 @@ fn parts_that_make_room_are_opened_again() {
     }
 }
 
-/// How many runs of the denoiser a pipeline makes at the same time, and how often it measured that.
+/// The number of runs of the denoiser that a pipeline makes at the same time, and of measurements of that.
 fn callers(cache: &Path, set: &[&str]) -> (usize, usize) {
     let mut measured = 0;
     let mut observe = |event: ExecutionEvent<'_>| {
