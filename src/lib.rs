@@ -97,6 +97,7 @@ mod files;
 pub mod graph_cache;
 mod guard;
 pub mod image;
+pub mod kernels;
 mod keys;
 pub mod lora;
 pub mod memory;

@@ -79,6 +79,9 @@ pub struct Record {
     pub pipeline: String,
     /// The index of this image among those of the pipeline, counted from 0.
     pub index: usize,
+    /// The type in which the denoiser multiplied, if it is not that of its graph: `bf16 (amx_bf16)`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub precision: Option<String>,
     /// The component that decoded the image, if it is not the VAE's own decoder: `tiny_vae_decoder`.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub decoder: Option<String>,
@@ -255,6 +258,7 @@ mod tests {
             height: 48,
             pipeline: "[model]\n".into(),
             index: 0,
+            precision: None,
             decoder: None,
             fewer_evaluations: None,
             inputs: BTreeMap::from([("run.latents".into(), "0123".into())]),

@@ -25,8 +25,8 @@ const VERSION: i64 = 1;
 /// Words in the names of providers' options that change the precision of arithmetic, and so the image.
 const PRECISION: [&str; 9] = ["fp16", "bf16", "fp8", "int8", "tf32", "half", "precision", "fast_math", "fast_gelu"];
 
-/// Keys of `[device]` that change more than the rounding: Winograd convolutions, and the tiles of a memory budget.
-const DEVICE: [&str; 2] = ["fast_convolutions", "memory_budget"];
+/// Keys of `[device]` that change more than the rounding: bf16, Winograd convolutions, and the tiles of a memory budget.
+const DEVICE: [&str; 3] = ["precision", "fast_convolutions", "memory_budget"];
 
 /// A request with all that determines its images.
 pub(super) struct CanonicalRequest {

@@ -259,6 +259,9 @@ pub struct KeyArgs {
     /// The execution provider, or several in order of preference; see `ldm-ort list providers`.
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     pub provider: Vec<String>,
+    /// The type in which denoisers and VAEs multiply on the CPU: float32, bf16, or auto for bf16 where the CPU has it.
+    #[arg(long, value_name = "TYPE")]
+    pub precision: Option<String>,
     /// Any key, such as `task.text-to-image.guidance_scale=5`. Paths are relative to the current directory. Can be repeated.
     #[arg(long, value_name = "TABLE.KEY=VALUE")]
     pub set: Vec<String>,
@@ -276,6 +279,7 @@ impl KeyArgs {
             width: self.width,
             height: self.height,
             providers: self.provider.clone(),
+            precision: self.precision.clone(),
             set: self.set.clone(),
             ..Default::default()
         }

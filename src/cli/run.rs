@@ -24,6 +24,7 @@ use crate::engine::{Event, Pipeline, Replay, Request, Saver, model_spec};
 use crate::error::{Error, Result, count_of};
 use crate::execution::Timings;
 use crate::npy;
+use crate::plan::FLOAT32;
 use crate::plan::Plan;
 use crate::session::Cancel;
 use crate::spec::Spec;
@@ -75,6 +76,7 @@ pub fn run(args: &RunArgs, global: &Global, out: &mut (dyn Write + Send)) -> Res
         sheets: contact_sheets(args, most_images)?,
     };
     let (found, opened) = pipeline.opening_seconds();
+    let precision = plan.execution.precision();
     let (timings, full_timings) = make(pipeline, &requests, args.compare, &mut writer, &mut watched, &cancel)?;
     let Watched { memory, waited, .. } = watched;
     if let Some(memory) = memory {
@@ -82,7 +84,7 @@ pub fn run(args: &RunArgs, global: &Global, out: &mut (dyn Write + Send)) -> Res
     }
     write_collected(args, writer, global.quiet)?;
     if !global.quiet {
-        summary(&timings, found, opened, waited.as_secs_f64(), started.elapsed().as_secs_f64());
+        summary(&precision, &timings, found, opened, waited.as_secs_f64(), started.elapsed().as_secs_f64());
         if let Some(full) = full_timings {
             output::say(&format!("with all evaluations: {}", denoising(&full)));
         }
@@ -285,7 +287,7 @@ fn read_spec(args: &RunArgs) -> Result<(Spec, Option<Replay>)> {
     }
 }
 
-fn summary(timings: &Timings, found: f64, opened: f64, saving: f64, total: f64) {
+fn summary(precision: &str, timings: &Timings, found: f64, opened: f64, saving: f64, total: f64) {
     let Timings { open, prepare, preview, decode, .. } = *timings;
     let opened = opened + open;
     let mut denoising = denoising(timings);
@@ -293,8 +295,9 @@ fn summary(timings: &Timings, found: f64, opened: f64, saving: f64, total: f64) 
         denoising.push_str(&format!(" · previews {preview:.2} s"));
     }
     output::say(&format!(
-        "runtime {found:.2} s · model {opened:.2} s · prompts {prepare:.2} s · {denoising} · decoding {decode:.2} s · \
-         writing {saving:.2} s · in all {total:.2} s"
+        "{}runtime {found:.2} s · model {opened:.2} s · prompts {prepare:.2} s · {denoising} · decoding {decode:.2} s · \
+         writing {saving:.2} s · in all {total:.2} s",
+        if precision == FLOAT32 { String::new() } else { format!("{precision} · ") }
     ));
 }
 

@@ -16,6 +16,7 @@ use super::preview::Previews;
 use crate::engine::{BackgroundWriter, Event, Image, Replay, Saver};
 use crate::error::{Error, Result};
 use crate::metadata::{FewerEvaluations, Record};
+use crate::plan::FLOAT32;
 use crate::session::Cancel;
 
 /// An image to be written.
@@ -197,6 +198,7 @@ impl ImageWriter<'_> {
             "width": image.width(),
             "height": image.height(),
             "steps": record.steps,
+            "precision": record.precision.as_deref().unwrap_or(FLOAT32),
             "calls": image.calls(),
             "seconds": image.seconds(),
             "timings": {

@@ -24,8 +24,17 @@ struct EngineSettings {
 }
 
 /// Keys of `[device]` that stand at the top of the settings, as the flat fields of a request do.
-const DEVICE_FIELDS: [&str; 8] =
-    ["provider", "threads", "batching", "optimize", "fast_convolutions", "offload", "memory_budget", "overcommit"];
+const DEVICE_FIELDS: [&str; 9] = [
+    "provider",
+    "threads",
+    "batching",
+    "optimize",
+    "precision",
+    "fast_convolutions",
+    "offload",
+    "memory_budget",
+    "overcommit",
+];
 
 impl EngineBuilder {
     /// Starts with the settings of the process's environment and those of a JSON object over them: `runtime` (the path of

@@ -12,7 +12,7 @@ use crate::execution::FinishedImage;
 use crate::files;
 use crate::graph_cache;
 use crate::metadata::{self, CacheRecord, FewerEvaluations, Record, StageRecord};
-use crate::plan::{ModelPlan, Plan, PlannedSettings};
+use crate::plan::{FLOAT32, ModelPlan, Plan, PlannedSettings};
 use crate::session::Runtime;
 use crate::spec::{RecordNames, Spec};
 use crate::threads::{self, BackgroundTask};
@@ -27,6 +27,8 @@ pub struct Recorder {
     providers: Vec<String>,
     runtime: String,
     arithmetic: String,
+    /// That of the denoiser, if it is not float32.
+    precision: Option<String>,
     /// The names that files keep in records.
     names: RecordNames,
     /// The digests of the files that images begin with, as far as they are known.
@@ -67,6 +69,7 @@ impl Recorder {
             providers: plan.execution.device.providers.clone(),
             runtime,
             arithmetic: arithmetic(plan),
+            precision: Some(plan.execution.precision()).filter(|precision| precision != FLOAT32),
             names: RecordNames::default(),
             inputs: HashMap::new(),
             decoders: plan.executions().map(|own| decoder(&own.model)).collect(),
@@ -110,6 +113,7 @@ impl Recorder {
             height: image.pixels.height(),
             pipeline: pipeline.to_record(self.spec.output.record_paths, &self.names),
             index,
+            precision: self.precision.clone(),
             decoder: self.decoders.first().cloned().flatten(),
             inputs,
             fewer_evaluations: fewer_evaluations(&whole, image.evaluations.first()),
@@ -189,10 +193,14 @@ impl Recorder {
     }
 }
 
-/// The causes of rounding besides ONNX Runtime's version: the CPU's instructions, and if graphs were optimized ahead.
+/// The causes of rounding besides ONNX Runtime's version: the CPU's instructions, if graphs were optimized ahead, and the
+/// precision where it is not float32.
 pub fn arithmetic(plan: &Plan) -> String {
     let is_optimized = plan.executions().any(|own| own.graph_cache.is_some() && own.device.optimize);
-    format!("{}, {}", graph_cache::processor(), if is_optimized { "optimized graphs" } else { "graphs as stored" })
+    let graphs = if is_optimized { "optimized graphs" } else { "graphs as stored" };
+    let own = plan.executions().map(|own| own.precision()).find(|precision| precision != FLOAT32);
+    let precision = own.map_or(String::new(), |precision| format!(", {precision}"));
+    format!("{}, {graphs}{precision}", graph_cache::processor())
 }
 
 /// The pipeline that makes one image of a request by itself: its prompt alone, its seed. If noise or latents for all

@@ -187,7 +187,7 @@ impl CachedGraph {
 
     /// Opens it instead of the graph that it was made from, `in_use` as long as the session is open.
     pub(super) fn open(&self, wanted: &Wanted<'_>, in_use: &InUse) -> Result<Session> {
-        let &Wanted { runtime, graph, options, .. } = wanted;
+        let &Wanted { runtime, graph, options, passes, .. } = wanted;
         let mut config = options.config.clone();
         config.push((UNPACKED.to_owned(), "1".to_owned()));
         let options = SessionOptions {
@@ -198,6 +198,7 @@ impl CachedGraph {
             edits: Vec::new(),
             display_path: Some(graph.path.clone()),
             held: in_use.0.clone(),
+            has_own_operators: passes.iter().any(|pass| pass.operands().is_some()),
             ..options.clone()
         };
         Session::open(runtime, &self.folder.join(GRAPH), &options)

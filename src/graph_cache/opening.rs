@@ -15,6 +15,7 @@ use super::{key, lock};
 use crate::bundle::GraphFile;
 use crate::error::{Error, Result};
 use crate::files;
+use crate::kernels::OperandType;
 use crate::rewrite::{self, Pass};
 use crate::session::{Cancel, Optimization, Runtime, Session, SessionOptions};
 
@@ -67,6 +68,7 @@ impl GraphCache {
         /// The number of times that an entry is made again if it was removed or is damaged.
         const ATTEMPTS: usize = 4;
         let uncached = |problem: String, observer: &mut dyn FnMut(GraphCacheEvent<'_>)| {
+            require_none_of_our_own(passes, &problem)?;
             observer(GraphCacheEvent::Uncached { problem });
             open_uncached(runtime, graph, passes, options, Vec::new())
         };
@@ -80,7 +82,10 @@ impl GraphCache {
         for _ in 0..ATTEMPTS {
             let found = match self.ensure_sound(&wanted, observer) {
                 Ok(Some(found)) => found,
-                Ok(None) => return open_uncached(runtime, graph, passes, options, Vec::new()),
+                Ok(None) => {
+                    require_none_of_our_own(passes, "the graph cache cannot be written")?;
+                    return open_uncached(runtime, graph, passes, options, Vec::new());
+                }
                 Err(error @ Error::Interrupted { .. }) => return Err(error),
                 Err(error) => return uncached(error.to_string(), observer),
             };
@@ -230,11 +235,16 @@ impl GraphCache {
             .prefix(&format!("{}{}-", entry::UNFINISHED, entry.key))
             .tempdir_in(&self.root)
             .map_err(|e| Error::io(&self.root, "writing", e))?;
-        let best = SessionOptions { optimization: Optimization::All, ..options.clone() };
+        let operands = passes.iter().find_map(|pass| pass.operands());
+        let optimization = if operands.is_some() { Optimization::Basic } else { Optimization::All };
+        let best = SessionOptions { optimization, ..options.clone() };
         let bytes = rewritten::rewritten(graph, passes, options)?;
         let made = room.path().join(entry::GRAPH);
         Session::save_optimized(runtime, &graph.path, bytes, &best, &made)?;
-        let saved = files::read(&made).map_err(|e| Error::io(&made, "reading", e))?;
+        let saved = match operands {
+            Some(operands) => own_operators(&made, operands)?,
+            None => files::read(&made).map_err(|e| Error::io(&made, "reading", e))?,
+        };
         let ordered = rewrite::hoist_dequantization(&saved).unwrap_or(saved);
         let has_dynamic_shapes = passes.contains(&Pass::DynamicShapes);
         let settled = has_dynamic_shapes.then(|| rewrite::make_shapes_dynamic(&ordered)).flatten().unwrap_or(ordered);
@@ -261,4 +271,27 @@ impl GraphCache {
         let folder = self.root.display();
         Some(format!("the graph cache in {folder} {reason}; graphs that it lacks are optimized at each start"))
     }
+}
+
+/// Puts operators of our own into a folded graph, and returns it. The weights that they read replace the stored ones.
+fn own_operators(made: &Path, operands: OperandType) -> Result<Vec<u8>> {
+    let packed = made.with_extension("packed");
+    let graph = GraphFile::open(made)?;
+    let Some(with) = rewrite::with_operators(&graph, operands, &packed)? else {
+        return files::read(made).map_err(|e| Error::io(made, "reading", e));
+    };
+    for file in &graph.external {
+        std::fs::remove_file(&file.path).map_err(|e| Error::io(&file.path, "removing", e))?;
+    }
+    Ok(with.bytes)
+}
+
+/// Refuses a graph with operators of our own that cannot be cached: as exported it would run in another precision.
+fn require_none_of_our_own(passes: &[Pass], problem: &str) -> Result<()> {
+    if passes.iter().all(|pass| pass.operands().is_none()) {
+        return Ok(());
+    }
+    let problem = format!("is kept in the graph cache, and {problem}");
+    let help = "make the cache's folder writable, name another one (LDM_ORT_CACHE_DIR), or leave the key out";
+    Err(Error::input("device.precision", problem, help))
 }

@@ -79,7 +79,11 @@ impl ExecutionPlan {
             || self.model.decoder.as_ref().is_some_and(|part| part.kind == kind && !is_plain);
         let winograd = (rounds_once || self.device.fast_convolutions).then_some(Pass::Winograd);
         let loose = self.memory_budget.map(|_| Pass::DynamicShapes);
-        [Pass::Attention, Pass::FeedForward, Pass::Subpixel].into_iter().chain(winograd).chain(loose)
+        let passes = match self.operands_of(kind) {
+            Some(operands) => vec![Pass::Attention, Pass::Operators(operands)],
+            None => [Pass::Attention, Pass::FeedForward, Pass::Subpixel].into_iter().chain(winograd).collect(),
+        };
+        passes.into_iter().chain(loose)
     }
 
     /// Returns the cache for this component's optimized graph, if it is cached.
@@ -139,6 +143,8 @@ impl ExecutionPlan {
     /// fastest one when it was measured.
     fn batching(&self) -> Batching {
         match self.device.batching {
+            // An operator of our own divides its work among all threads, whatever the rows.
+            Batching::Auto if self.operands_of(self.model.denoiser.kind).is_some() => Batching::Batched,
             Batching::Auto if !self.denoises_on_cpu() => Batching::Batched,
             // The fastest on two cores, by 15 %.
             Batching::Auto => self.measured_rows.map_or(Batching::Split, |rows| fastest(&rows, self.can_batch())),
@@ -154,7 +160,9 @@ impl ExecutionPlan {
     /// True if this program chooses the way rows are run, and there are several rows.
     pub fn chooses_rows(&self) -> bool {
         let is_thrifty = self.memory_budget.is_some_and(|memory_budget| memory_budget.denoises_alone);
-        self.device.batching == Batching::Auto && self.denoises_on_cpu() && self.rows() > 1 && !is_thrifty
+        let is_measured =
+            self.device.batching == Batching::Auto && self.operands_of(self.model.denoiser.kind).is_none();
+        is_measured && self.denoises_on_cpu() && self.rows() > 1 && !is_thrifty
     }
 
     /// True if one run of all rows is a choice: the graph takes as many as there are, all calls have as many, and their

@@ -65,13 +65,14 @@ impl Plan {
 
 fn fit(plan: &mut ExecutionPlan, request: &mut RunPlan, runtime: &Runtime) -> Result<Vec<String>> {
     let was_on_cpu = plan.denoises_on_cpu();
-    let notes = plan.choose_providers(runtime)?;
+    let mut notes = plan.choose_providers(runtime)?;
     if plan.denoises_on_cpu() && !was_on_cpu {
         // The CPU is kept busy by one image.
         request.batch = 1;
         plan.sizes = Sizes::of(request, &plan.model.model);
     }
     plan.check_runtime(runtime)?;
+    notes.extend(plan.check_precision()?);
     Ok(notes)
 }
 
@@ -217,7 +218,7 @@ impl ExecutionPlan {
     }
 
     /// The graphs that are opened, that of the previews among them, each once.
-    fn all_graphs(&self) -> Vec<(ComponentKind, &GraphFile)> {
+    pub(super) fn all_graphs(&self) -> Vec<(ComponentKind, &GraphFile)> {
         let preview = self.model.preview_decoder().map(|part| (part.kind, &part.graph));
         self.model.graphs().into_iter().chain(preview).collect()
     }

@@ -9,6 +9,7 @@ use super::indexed_graph::{IndexedGraph, reads};
 use super::numbers::TensorValues;
 use crate::bundle::proto::{AttributeProto, NodeProto, OperatorSetProto, ValueInfoProto};
 use crate::error::{Error, Result};
+use crate::kernels::DOMAIN;
 use crate::tensor::{DType, Field};
 
 /// The domain of ONNX Runtime's own operators.
@@ -17,6 +18,7 @@ pub const MICROSOFT: &str = "com.microsoft";
 /// Numbers of `AttributeProto.AttributeType`.
 const FLOAT: i32 = 1;
 const INT: i32 = 2;
+const STRING: i32 = 3;
 const INTS: i32 = 7;
 
 /// Nodes that replace others, and new stored tensors.
@@ -24,7 +26,11 @@ const INTS: i32 = 7;
 pub struct Edits {
     /// Replacements, by the index of the replaced node.
     replaced: BTreeMap<usize, Vec<NodeProto>>,
+    /// Nodes added after a node, or before all.
+    following: BTreeMap<Option<usize>, Vec<NodeProto>>,
     stored: Vec<TensorValues>,
+    /// Stored tensors of the file whose values are elsewhere now.
+    moved: BTreeMap<String, TensorValues>,
     /// Stored integer lists, by their values.
     lists: HashMap<Vec<i64>, String>,
     names: usize,
@@ -37,7 +43,10 @@ pub struct Edits {
 impl Edits {
     /// Returns true if nothing changes.
     pub fn is_empty(&self) -> bool {
-        self.replaced.is_empty() && self.added_inputs.is_empty() && self.added_outputs.is_empty()
+        self.replaced.is_empty()
+            && self.following.is_empty()
+            && self.added_inputs.is_empty()
+            && self.added_outputs.is_empty()
     }
 
     /// Turns a computed tensor into an input. Nodes and inputs needed only to compute it are removed.
@@ -63,6 +72,21 @@ impl Edits {
     /// Replaces the node with index `at` by `nodes`. The last of them computes that node's output.
     pub fn replace(&mut self, at: usize, nodes: Vec<NodeProto>) {
         self.replaced.insert(at, nodes);
+    }
+
+    /// Adds a node after the one with index `at`, or before all.
+    pub fn follow(&mut self, at: Option<usize>, node: NodeProto) {
+        self.following.entry(at).or_default().push(node);
+    }
+
+    /// Declares a tensor that is stored.
+    pub fn store_tensor(&mut self, tensor: TensorValues) {
+        self.stored.push(tensor);
+    }
+
+    /// Declares where the values of a tensor that the file stores are now.
+    pub fn move_stored(&mut self, tensor: TensorValues) {
+        self.moved.insert(tensor.name.clone(), tensor);
     }
 
     /// Reverts replacements that do not remove the tensor they were meant to make unused, and returns the number of the
@@ -143,9 +167,8 @@ impl Edits {
         let bytes = source.bytes();
         let mut left_out: Vec<Field> = source.node_places.clone();
         let is_fed = |name: &str| source.inputs.iter().any(|input| input.name == name);
-        left_out.extend(
-            source.stored().filter(|(t, _)| !needed.contains(&t.name) && !is_fed(&t.name)).map(|(_, place)| place),
-        );
+        let stays = |name: &String| !self.moved.contains_key(name) && (needed.contains(name) || is_fed(name));
+        left_out.extend(source.stored().filter(|(t, _)| !stays(&t.name)).map(|(_, place)| place));
         if !self.added_inputs.is_empty() {
             let inputs = source.inputs.iter().zip(&source.input_places);
             left_out.extend(inputs.filter(|(input, _)| !needed.contains(&input.name)).map(|(_, place)| *place));
@@ -169,7 +192,7 @@ impl Edits {
                 ChangedNode::New(node) => field(&mut body, NODE, &node.encode_to_vec()),
             }
         }
-        for tensor in self.stored.iter().filter(|tensor| needed.contains(&tensor.name)) {
+        for tensor in self.stored.iter().chain(self.moved.values()).filter(|tensor| needed.contains(&tensor.name)) {
             field(&mut body, INITIALIZER, &tensor.encode_to_vec());
         }
 
@@ -177,10 +200,12 @@ impl Edits {
         file.extend_from_slice(bytes.get(..source.place.start).unwrap_or_default());
         field(&mut file, GRAPH, &body);
         file.extend_from_slice(bytes.get(source.place.end..).unwrap_or_default());
-        let is_foreign = self.replaced.values().flatten().any(|node| node.domain == MICROSOFT);
-        if is_foreign && !source.graph().opsets.contains_key(MICROSOFT) {
-            let set = OperatorSetProto { domain: MICROSOFT.to_owned(), version: 1 };
-            field(&mut file, OPSET_IMPORT, &set.encode_to_vec());
+        for domain in [MICROSOFT, DOMAIN] {
+            let mut new = self.replaced.values().chain(self.following.values()).flatten();
+            if new.any(|node| node.domain == domain) && !source.graph().opsets.contains_key(domain) {
+                let set = OperatorSetProto { domain: domain.to_owned(), version: 1 };
+                field(&mut file, OPSET_IMPORT, &set.encode_to_vec());
+            }
         }
         if file.len() > i32::MAX as usize {
             let problem = format!("rewritten, it would have {} bytes, and the limit is 2 GiB", file.len());
@@ -192,11 +217,16 @@ impl Edits {
     /// Returns the nodes that something reads, in execution order, and the names that they read.
     fn living<'s>(&'s self, source: &'s IndexedGraph<'_>) -> (Vec<(&'s NodeProto, ChangedNode<'s>)>, HashSet<String>) {
         let mut nodes: Vec<(&'s NodeProto, ChangedNode<'s>)> = Vec::new();
+        let following = |at: Option<usize>| {
+            self.following.get(&at).into_iter().flatten().map(|node| (node, ChangedNode::New(node)))
+        };
+        nodes.extend(following(None));
         for (at, (node, place)) in source.nodes.iter().zip(&source.node_places).enumerate() {
             match self.replaced.get(&at) {
                 Some(new) => nodes.extend(new.iter().map(|node| (node, ChangedNode::New(node)))),
                 None => nodes.push((node, ChangedNode::Original(*place))),
             }
+            nodes.extend(following(Some(at)));
         }
         let given = source.outputs.iter().chain(&self.added_outputs);
         let mut needed: HashSet<String> = given.map(|output| output.name.clone()).collect();
@@ -247,6 +277,11 @@ pub fn int(name: &str, i: i64) -> AttributeProto {
 /// Creates a floating-point attribute.
 pub fn float(name: &str, f: f32) -> AttributeProto {
     AttributeProto { name: name.to_owned(), f, r#type: FLOAT, ..AttributeProto::default() }
+}
+
+/// Creates an attribute that is a text.
+pub fn text(name: &str, s: &str) -> AttributeProto {
+    AttributeProto { name: name.to_owned(), s: s.as_bytes().to_vec(), r#type: STRING, ..AttributeProto::default() }
 }
 
 /// Creates an attribute that is a list of integers.

@@ -9,6 +9,7 @@ mod windows;
 
 use std::collections::HashMap;
 
+use super::edits::MICROSOFT;
 use super::indexed_graph::{IndexedGraph, input, int, is_own, output};
 use super::length::{Length, Unknowns};
 use crate::bundle::proto::{Dimension, NodeProto, ValueInfoProto};
@@ -145,12 +146,15 @@ impl TensorFacts {
 
     /// Returns the facts about a node's outputs.
     fn made_by(&mut self, node: &NodeProto) -> Vec<TensorFact> {
-        if !is_own(node) {
-            return Vec::new();
-        }
         let inputs: Vec<TensorFact> = (0..node.input.len())
             .map(|at| input(node, at).and_then(|name| self.get(name)).cloned().unwrap_or_default())
             .collect();
+        if node.domain == MICROSOFT && node.op_type == "MultiHeadAttention" {
+            return vec![attended(&inputs)];
+        }
+        if !is_own(node) {
+            return Vec::new();
+        }
         let dtype = dtype(node, &inputs);
         if node.op_type == "DynamicQuantizeLinear" {
             /// The value of uint8 in ONNX's `TensorProto.DataType`.
@@ -167,6 +171,13 @@ impl TensorFacts {
         let value = values::value(node, &inputs, &mut self.unknowns).filter(|value| value.len() <= FEW);
         vec![TensorFact { dtype, shape, value }]
     }
+}
+
+/// Returns the facts about the output of ONNX Runtime's attention: rows of the queries, as wide as those of the values.
+fn attended(inputs: &[TensorFact]) -> TensorFact {
+    let rows = |at: usize| inputs.get(at)?.shape.as_deref().filter(|shape| shape.len() == 3);
+    let shape = rows(0).zip(rows(2)).map(|(queries, values)| [&queries[..2], &values[2..]].concat());
+    TensorFact { dtype: inputs.first().and_then(|fact| fact.dtype), shape, value: None }
 }
 
 /// Returns the element type of a node's first output.

@@ -218,7 +218,7 @@ fn between<'s>(
 }
 
 /// Returns the tensor of which a tensor is one half along the last axis, and the index of that half.
-fn half<'s>(source: &'s IndexedGraph<'_>, facts: &TensorFacts, name: &str) -> Option<(&'s str, usize)> {
+pub(super) fn half<'s>(source: &'s IndexedGraph<'_>, facts: &TensorFacts, name: &str) -> Option<(&'s str, usize)> {
     let maker = source.maker(name)?;
     let whole = input(maker, 0)?;
     let shape = facts.shape(whole)?;

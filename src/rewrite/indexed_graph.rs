@@ -118,6 +118,29 @@ impl<'g> IndexedGraph<'g> {
         (readers.next().is_none() && !self.given.contains(name)).then_some(only)
     }
 
+    /// Returns the indices of the nodes that read a tensor, once for each time.
+    pub fn readers(&self, name: &str) -> &[usize] {
+        self.readers.get(name).map_or(&[], Vec::as_slice)
+    }
+
+    /// Returns true if a tensor is not an output of the graph.
+    pub fn is_inner(&self, name: &str) -> bool {
+        !self.given.contains(name)
+    }
+
+    /// Returns a stored tensor that no caller replaces, and its location in the file.
+    pub fn stored_tensor(&self, name: &str) -> Option<(&TensorProto, Field)> {
+        let (tensor, place) = self.stored.get(name)?;
+        self.inputs.iter().all(|input| input.name != name).then_some((tensor, *place))
+    }
+
+    /// Returns the values of a stored float32 tensor.
+    pub fn stored_floats(&self, name: &str) -> Option<Vec<f32>> {
+        let (tensor, place) = self.stored_tensor(name)?;
+        let bytes = self.float_bytes(tensor, place)?;
+        Some(bytes.chunks_exact(4).filter_map(|b| <[u8; 4]>::try_from(b).ok()).map(f32::from_le_bytes).collect())
+    }
+
     /// Returns true if the name is in use.
     pub fn has_tensor(&self, name: &str) -> bool {
         self.makers.contains_key(name) || self.readers.contains_key(name) || self.stored.contains_key(name)

@@ -18,6 +18,7 @@ pub(crate) mod indexed_graph;
 mod length;
 mod node_order;
 pub(crate) mod numbers;
+mod operators;
 mod pass;
 mod subpixel;
 mod versions;
@@ -31,6 +32,7 @@ pub use cut::{SkipBranch, branches};
 pub(crate) use dynamic_shapes::make_shapes_dynamic;
 pub use footprint::{Footprint, footprint};
 pub(crate) use node_order::hoist_dequantization;
+pub use operators::{Coverage, WithOperators, with_operators};
 pub use pass::Pass;
 use versions::is_known;
 
@@ -72,8 +74,8 @@ pub fn rewrite(graph: &GraphFile, passes: &[Pass], axes: &[(String, usize)]) -> 
     let mut report = Vec::with_capacity(passes.len());
     for &pass in passes {
         let sites = match pass {
-            // Runs after the graph is optimized.
-            Pass::DynamicShapes => 0,
+            // Run after the graph is optimized.
+            Pass::DynamicShapes | Pass::Operators(_) => 0,
             Pass::Attention => attention::rewrite(&source, &facts, &mut edits),
             Pass::Subpixel => subpixel::rewrite(&source, &facts, &mut edits),
             Pass::Winograd => winograd::rewrite(&source, &facts, &mut edits),

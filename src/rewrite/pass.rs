@@ -1,5 +1,7 @@
 //! The kinds of rewrites.
 
+use crate::kernels::OperandType;
+
 /// A kind of rewrite.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Pass {
@@ -16,6 +18,9 @@ pub enum Pass {
     /// Gated feed-forward layers with separate products for the two halves; with many tokens, some hundreds of tokens
     /// at a time.
     FeedForward,
+    /// Operators of [`kernels`](crate::kernels) with operands of this type. Runs after the graph is folded, and takes the
+    /// place of ONNX Runtime's further optimizations.
+    Operators(OperandType),
     /// Dynamic activation shapes after optimization, so that ONNX Runtime frees memory: about half of an evaluation's
     /// activations, for up to a few percent of its time.
     DynamicShapes,
@@ -31,6 +36,11 @@ impl Pass {
     /// Returns true if the pass changes the graph's inputs or outputs.
     pub fn cuts(self) -> bool {
         matches!(self, Self::DeepOutput(_) | Self::Shallow(_))
+    }
+
+    /// Returns the type of the operands of our own operators, if it puts those in.
+    pub(crate) fn operands(self) -> Option<OperandType> {
+        if let Self::Operators(operands) = self { Some(operands) } else { None }
     }
 
     /// Returns the branch at which only the shallow layers remain.

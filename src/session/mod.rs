@@ -26,6 +26,7 @@ mod graph;
 mod graph_error;
 mod invoke;
 mod library;
+mod operators;
 mod options;
 mod placement;
 mod provider;

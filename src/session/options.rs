@@ -71,6 +71,8 @@ pub struct SessionOptions {
     pub display_path: Option<PathBuf>,
     /// A file that stays open, and locked, as long as the session.
     pub held: Option<Arc<File>>,
+    /// True if the graph has operators of [`kernels`](crate::kernels).
+    pub has_own_operators: bool,
     /// Stops the opening, which can take minutes if a provider compiles the graph.
     pub cancel: Cancel,
 }
@@ -90,6 +92,7 @@ impl Default for SessionOptions {
             edits: Vec::new(),
             display_path: None,
             held: None,
+            has_own_operators: false,
             cancel: Cancel::new(),
         }
     }

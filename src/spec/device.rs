@@ -27,6 +27,8 @@ pub struct DeviceSpec {
     /// `optimize = true`: graphs that run on the CPU alone are optimized once, into the graph cache. With `false` they are
     /// opened as exported.
     pub optimize: bool,
+    /// `precision = "float32"`: the type in which denoisers, ControlNets and VAEs multiply on the CPU.
+    pub precision: Precision,
     /// `fast_convolutions = false`: true rewrites the convolutions of optimized denoisers in Winograd's form too, as those of
     /// VAEs are. Latents then differ by some 1e-5 of the largest.
     pub fast_convolutions: bool,
@@ -72,6 +74,28 @@ impl Batching {
     }
 }
 
+/// The type in which denoisers, ControlNets and VAEs multiply on the CPU. Sums are float32 in any case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Precision {
+    /// `float32`
+    #[default]
+    Float32,
+    /// `bf16`, also called `bfloat16`: on CPUs that multiply it (AVX-512 BF16 or AMX), an error on others.
+    Bf16,
+    /// `auto`: bf16 on CPUs that multiply it, float32 on others.
+    Auto,
+}
+
+impl Precision {
+    const NAMES: [(&'static str, Self); 4] =
+        [("float32", Self::Float32), ("bf16", Self::Bf16), ("bfloat16", Self::Bf16), ("auto", Self::Auto)];
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        Self::NAMES.iter().find(|(_, precision)| *precision == self).map_or("float32", |(name, _)| name)
+    }
+}
+
 impl Default for DeviceSpec {
     fn default() -> Self {
         Self {
@@ -79,6 +103,7 @@ impl Default for DeviceSpec {
             threads: None,
             batching: Batching::default(),
             optimize: true,
+            precision: Precision::default(),
             fast_convolutions: false,
             offload: None,
             memory_budget: None,
@@ -111,10 +136,18 @@ impl DeviceSpec {
             let way = Batching::NAMES.iter().find(|(known, _)| *known == name);
             device.batching = way.map_or(Batching::Auto, |(_, batching)| *batching);
         }
+        let precisions = Precision::NAMES.map(|(name, _)| name);
+        if let Some(name) = table.choice("precision", "precision", &precisions) {
+            let chosen = Precision::NAMES.iter().find(|(known, _)| *known == name);
+            device.precision = chosen.map_or(Precision::Float32, |(_, precision)| *precision);
+        }
         let mut switch = |key: &str| table.get(key).and_then(|item| item.switch());
         (device.optimize, device.offload) = (switch("optimize").unwrap_or(true), switch("offload"));
         device.fast_convolutions = switch("fast_convolutions").unwrap_or(false);
         device.overcommit = switch("overcommit").unwrap_or(false);
+        if device.precision == Precision::Bf16 && !device.optimize {
+            table.report_at("precision", "bf16 is made when graphs are optimized, and `optimize` is false");
+        }
         if device.fast_convolutions && !device.optimize {
             table.report_at("fast_convolutions", "is done when graphs are optimized, and `optimize` is false");
         }
@@ -160,6 +193,8 @@ impl DeviceSpec {
         writer.key_if("threads", self.threads.map(integer));
         writer.key_if("batching", (self.batching != Batching::Auto).then(|| self.batching.name()));
         writer.key_if("optimize", (!self.optimize).then_some(false));
+        let precision = (self.precision != Precision::default()).then(|| self.precision.name());
+        writer.key_if("precision", precision);
         writer.key_if("fast_convolutions", self.fast_convolutions.then_some(true));
         writer.key_if("offload", self.offload);
         writer.key_if("memory_budget", self.memory_budget.map(byte_size::write));

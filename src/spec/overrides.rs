@@ -29,6 +29,8 @@ pub struct Overrides {
     /// `--provider`, one or several in order of preference: `device.provider`. A component with a provider of its
     /// own keeps it.
     pub providers: Vec<String>,
+    /// `--precision`: `device.precision`.
+    pub precision: Option<String>,
     /// `--scheduler`: puts an empty table of this name in the place of the scheduler's.
     pub scheduler: Option<String>,
     /// `--output`: `output.dir`.
@@ -75,6 +77,7 @@ impl Overrides {
         put(&["run", "height"], "--height", integer(self.height));
         put(&["output", "preview"], "--preview", integer(self.preview));
         put(&["device", "provider"], "--provider", strings("--provider", &self.providers));
+        put(&["device", "precision"], "--precision", self.precision.clone().map(Value::String));
         for (path, flag, key) in
             [(&self.output, "--output", ["output", "dir"]), (&self.model, "--model", ["model", "path"])]
         {

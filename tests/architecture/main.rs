@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 /// The rooms of `src/` from the ground up. A room uses rooms of lower floors and itself, never its own floor's others.
 const FLOORS: &[&[&str]] = &[
-    &["error", "memory", "guard", "aliases", "byte_size", "family"],
+    &["kernels", "error", "memory", "guard", "aliases", "byte_size", "family"],
     &["tensor", "rng", "files", "tiles", "threads"],
     &["scheduler", "image", "npy"],
     &["metadata", "keys"],

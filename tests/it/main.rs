@@ -21,6 +21,7 @@ mod lora;
 mod memory;
 mod pipeline;
 mod plot;
+mod precision;
 mod quantize;
 mod rewrite;
 mod runtime;

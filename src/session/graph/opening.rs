@@ -13,9 +13,9 @@ use crate::files;
 use crate::session::graph_error::graph_error;
 use crate::session::invoke::OpenGraph;
 use crate::session::library::{Runtime, error_message};
-use crate::session::options::{Optimization, SessionOptions, limited_threads, threads};
+use crate::session::options::{Optimization, SessionOptions, cpu_threads, limited_threads, threads};
 use crate::session::placement::{Placement, PlacementRecorder};
-use crate::session::{provider, weights};
+use crate::session::{operators, provider, weights};
 use crate::tensor::{DType, Dim, TensorInfo, Weight};
 
 /// The parameters of one opening.
@@ -92,6 +92,10 @@ fn builder(
         use_global_threads(&mut builder)?;
     } else if let Some(threads) = opening.threads.or_else(limited_threads) {
         builder = builder.with_intra_threads(threads)?;
+    }
+    if options.has_own_operators {
+        let threads = opening.threads.or_else(limited_threads).unwrap_or_else(cpu_threads);
+        builder = builder.with_operators(operators::domain(threads)?)?;
     }
     for (name, length) in &options.axes {
         builder = builder.with_dimension_override(name, *length as i64)?;

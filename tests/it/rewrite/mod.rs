@@ -3,6 +3,8 @@
 //! The graphs are those of `tests/fixtures`. `scripts/fixtures/make_rewrites.py` makes those in `tests/fixtures/rewrite`, each
 //! in another form that exporters write.
 
+mod operators;
+
 use crate::common::root;
 use std::path::{Path, PathBuf};
 

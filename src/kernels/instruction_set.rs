@@ -1,0 +1,115 @@
+//! Instruction sets that the operators have an own form for.
+
+use std::sync::OnceLock;
+
+#[cfg(target_arch = "x86_64")]
+use super::amx_permission;
+
+/// An instruction set, the slower before the faster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum InstructionSet {
+    /// Plain Rust, on every processor; the reference for the others.
+    Portable,
+    /// AVX2 and FMA. Float32 only.
+    Avx2,
+    /// AVX-512 F, BW, DQ and VL. Float32 only.
+    Avx512,
+    /// As `Avx512`, with `vdpbf16ps` for bfloat16.
+    Avx512Bf16,
+    /// As `Avx512Bf16`, with AMX tiles (`tdpbf16ps`) for bfloat16.
+    Amx,
+}
+
+impl InstructionSet {
+    /// All, in their order.
+    pub const ALL: [Self; 5] = [Self::Portable, Self::Avx2, Self::Avx512, Self::Avx512Bf16, Self::Amx];
+
+    /// Returns the best instruction set of this processor and system.
+    pub fn best() -> Self {
+        static BEST: OnceLock<InstructionSet> = OnceLock::new();
+        *BEST.get_or_init(|| Self::ALL.into_iter().rev().find(|set| set.is_detected()).unwrap_or(Self::Portable))
+    }
+
+    /// Returns true if this process can use it.
+    pub fn is_available(self) -> bool {
+        self <= Self::best()
+    }
+
+    /// Returns true if it multiplies bfloat16 in hardware.
+    pub fn has_bf16(self) -> bool {
+        self >= Self::Avx512Bf16
+    }
+
+    /// Its name in records and messages.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Portable => "portable",
+            Self::Avx2 => "avx2",
+            Self::Avx512 => "avx512",
+            Self::Avx512Bf16 => "avx512_bf16",
+            Self::Amx => "amx_bf16",
+        }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    fn is_detected(self) -> bool {
+        match self {
+            Self::Portable => true,
+            Self::Avx2 => is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"),
+            Self::Avx512 => {
+                Self::Avx2.is_detected()
+                    && is_x86_feature_detected!("avx512f")
+                    && is_x86_feature_detected!("avx512bw")
+                    && is_x86_feature_detected!("avx512dq")
+                    && is_x86_feature_detected!("avx512vl")
+            }
+            Self::Avx512Bf16 => Self::Avx512.is_detected() && is_x86_feature_detected!("avx512bf16"),
+            Self::Amx => Self::Avx512Bf16.is_detected() && amx_permission::is_permitted(),
+        }
+    }
+
+    #[cfg(not(target_arch = "x86_64"))]
+    fn is_detected(self) -> bool {
+        self == Self::Portable
+    }
+}
+
+/// Work whose loops the compiler vectorizes for an instruction set.
+///
+/// A trait and no closure, since a closure cannot be marked to be always inlined: compiled on its own it would have the
+/// instructions of the least processor.
+pub trait Work {
+    /// Does it. Mark it `#[inline(always)]`, and all that it calls in loops.
+    fn run(self);
+}
+
+/// Does `work` compiled for an instruction set.
+///
+/// # Panics
+/// If the processor does not have it.
+pub fn vectorized(set: InstructionSet, work: impl Work) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+        fn wide(work: impl Work) {
+            work.run();
+        }
+        #[target_feature(enable = "avx2,fma")]
+        fn narrow(work: impl Work) {
+            work.run();
+        }
+        assert!(set.is_available());
+        match set {
+            InstructionSet::Portable => work.run(),
+            // SAFETY: the instructions are available.
+            InstructionSet::Avx2 => unsafe { narrow(work) },
+            // SAFETY: as above.
+            InstructionSet::Avx512 | InstructionSet::Avx512Bf16 | InstructionSet::Amx => unsafe { wide(work) },
+        }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    {
+        let _ = set;
+        work.run();
+    }
+}

@@ -1,0 +1,38 @@
+//! Operators of our own: matrix products, convolutions, normalizations and attention in float32 and bfloat16.
+//!
+//! Images are in the order `[batch, height, width, channels]`, so that a row of an image is a row of a matrix. All products
+//! go through one innermost product (`tile`), which has a form for each instruction set; everything above it is plain Rust,
+//! compiled for each of them. Sums are float32. A result does not depend on the number of threads.
+
+#[cfg(target_arch = "x86_64")]
+mod amx_permission;
+mod attention;
+mod convolution;
+mod functions;
+mod instruction_set;
+mod norm;
+mod number;
+mod operand;
+mod operator;
+mod pack;
+mod product;
+mod threads;
+mod tile;
+mod tile_size;
+
+pub use attention::{Attention, Heads};
+pub use convolution::{ImageConvolution, merged};
+pub use functions::Activation;
+pub use instruction_set::InstructionSet;
+pub use norm::{GroupNorm, RowNorm};
+pub use number::Number;
+pub use operand::OperandCopy;
+pub use operator::{DOMAIN, OperandType, OwnOperator};
+pub use pack::PanelShape;
+pub use product::{Epilogue, OutRows, Product, ProductRows};
+pub use threads::{OneThread, Threads};
+pub use tile::Element;
+pub use tile_size::COLUMNS;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,60 @@
+//! The right operands of products, in the order in which they are read.
+
+use super::number::Number;
+use super::tile_size::COLUMNS;
+
+/// The shape of a right operand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PanelShape {
+    /// Columns, each of which gives one number of the result.
+    pub columns: usize,
+    /// Places of the left operand that a row is made of: 1 for a matrix, 9 for a 3×3 convolution.
+    pub taps: usize,
+    /// Values at each place.
+    pub depth: usize,
+}
+
+impl PanelShape {
+    /// The depth with its padding.
+    pub fn padded_depth<E: Number>(self) -> usize {
+        self.depth.next_multiple_of(E::STEP)
+    }
+
+    /// The number of panels.
+    pub fn panels(self) -> usize {
+        self.columns.div_ceil(COLUMNS)
+    }
+
+    /// The number of values of a panel.
+    pub fn panel_len<E: Number>(self) -> usize {
+        self.taps * self.padded_depth::<E>() * COLUMNS
+    }
+
+    /// The number of values of all panels.
+    pub fn packed_len<E: Number>(self) -> usize {
+        self.panels() * self.panel_len::<E>()
+    }
+
+    /// Packs the operand whose value for a column, a tap and a depth is `value`.
+    ///
+    /// A panel holds 32 columns: by tap, by group of depths, by column, the depths of a group side by side. Depths and
+    /// columns are padded with zeros. All instruction sets read the same order.
+    pub fn pack<E: Number>(self, value: impl Fn(usize, usize, usize) -> f32) -> Vec<E> {
+        let mut packed = vec![E::default(); self.packed_len::<E>()];
+        let padded = self.padded_depth::<E>();
+        for (number, panel) in packed.chunks_exact_mut(self.panel_len::<E>()).enumerate() {
+            let first = number * COLUMNS;
+            let columns = COLUMNS.min(self.columns - first);
+            for tap in 0..self.taps {
+                for at in 0..self.depth {
+                    let group = (tap * padded + at) / E::GROUP * E::GROUP;
+                    for column in 0..columns {
+                        panel[group * COLUMNS + column * E::GROUP + at % E::GROUP] =
+                            E::from_f32(value(first + column, tap, at));
+                    }
+                }
+            }
+        }
+        packed
+    }
+}

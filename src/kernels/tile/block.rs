@@ -1,0 +1,52 @@
+//! The operands and sums of the innermost product.
+
+use crate::kernels::number::Number;
+use crate::kernels::tile_size::{COLUMNS, GROUP_ROWS, ROWS};
+
+/// Sums of a block, by row and column. Rows of the second group begin at [`GROUP_ROWS`].
+#[repr(C, align(64))]
+#[derive(Debug, Clone)]
+pub struct Accumulator(pub [[f32; COLUMNS]; ROWS]);
+
+impl Accumulator {
+    /// Sums of nothing.
+    pub fn new() -> Self {
+        Self([[0.0; COLUMNS]; ROWS])
+    }
+}
+
+/// The operands of a block's product.
+///
+/// A row's left operand is `depth` values at each of `taps` (a matrix has one tap, a 3×3 convolution of an image with a
+/// border has nine). The right operand is a panel: `taps.len() * depth` values for each of 32 columns, of which
+/// [`Number::GROUP`] are side by side.
+#[derive(Debug, Clone, Copy)]
+pub struct Block<'a, E> {
+    /// The left operand.
+    pub left: &'a [E],
+    /// The beginning of the first row of each group.
+    pub starts: [usize; 2],
+    /// The number of rows of each group, up to 16. The second may be 0.
+    pub rows: [usize; 2],
+    /// The distance of two rows of a group.
+    pub stride: usize,
+    /// The beginnings of the values of a row, relative to the row.
+    pub taps: &'a [usize],
+    /// The values at each tap, a multiple of [`Number::STEP`].
+    pub depth: usize,
+    /// The panel.
+    pub panel: &'a [E],
+}
+
+impl<E: Number> Block<'_, E> {
+    /// Panics if the product would read beyond an operand.
+    pub fn check(&self) {
+        let furthest = self.taps.iter().max().copied().unwrap_or(0) + self.depth;
+        for (start, rows) in self.starts.into_iter().zip(self.rows) {
+            assert!(rows <= GROUP_ROWS);
+            assert!(rows == 0 || start + (rows - 1) * self.stride + furthest <= self.left.len());
+        }
+        assert!(self.depth.is_multiple_of(E::STEP));
+        assert!(self.taps.len() * self.depth * COLUMNS <= self.panel.len());
+    }
+}

@@ -1,0 +1,16 @@
+//! The innermost product: up to 32 rows of the left operand by one panel of 32 columns of the right one.
+
+#[cfg(target_arch = "x86_64")]
+mod amx;
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+#[cfg(target_arch = "x86_64")]
+mod avx512_bf16;
+mod block;
+mod portable;
+mod unit;
+
+pub use block::{Accumulator, Block};
+pub use unit::{Element, TileUnit};

@@ -1,0 +1,123 @@
+//! The innermost product with the instructions of a thread.
+
+use half::bf16;
+
+#[cfg(target_arch = "x86_64")]
+use super::amx;
+#[cfg(target_arch = "x86_64")]
+use super::avx2;
+#[cfg(target_arch = "x86_64")]
+use super::avx512;
+#[cfg(target_arch = "x86_64")]
+use super::avx512_bf16;
+use super::block::{Accumulator, Block};
+use super::portable;
+use crate::kernels::instruction_set::InstructionSet;
+use crate::kernels::number::Number;
+#[cfg(target_arch = "x86_64")]
+use crate::kernels::tile_size::GROUP_ROWS;
+
+/// A type of numbers that there are products for.
+pub trait Element: Number {
+    /// Computes a block's product with the instructions of `unit`, added to `sums` if it `accumulates`.
+    fn multiply(unit: &mut TileUnit, block: &Block<'_, Self>, accumulates: bool, sums: &mut Accumulator);
+
+    /// Returns the best instruction set of those up to `set` that has a form of its own for this type.
+    fn supported(set: InstructionSet) -> InstructionSet;
+}
+
+impl Element for f32 {
+    fn multiply(unit: &mut TileUnit, block: &Block<'_, Self>, accumulates: bool, sums: &mut Accumulator) {
+        unit.multiply_f32(block, accumulates, sums);
+    }
+
+    fn supported(set: InstructionSet) -> InstructionSet {
+        set.min(InstructionSet::Avx512)
+    }
+}
+
+impl Element for bf16 {
+    fn multiply(unit: &mut TileUnit, block: &Block<'_, Self>, accumulates: bool, sums: &mut Accumulator) {
+        unit.multiply_bf16(block, accumulates, sums);
+    }
+
+    fn supported(set: InstructionSet) -> InstructionSet {
+        if set.has_bf16() { set } else { InstructionSet::Portable }
+    }
+}
+
+/// A thread's use of an instruction set. AMX keeps a configuration in the processor as long as it lives.
+#[derive(Debug)]
+pub struct TileUnit {
+    set: InstructionSet,
+    /// The rows that AMX is configured for.
+    #[cfg(target_arch = "x86_64")]
+    configured: Option<[usize; 2]>,
+}
+
+impl TileUnit {
+    /// Prepares the use of `set`, or of the best instruction set for `E` below it.
+    ///
+    /// # Panics
+    /// If the processor does not have it.
+    pub fn new<E: Element>(set: InstructionSet) -> Self {
+        assert!(set.is_available());
+        Self {
+            set: E::supported(set),
+            #[cfg(target_arch = "x86_64")]
+            configured: None,
+        }
+    }
+
+    fn multiply_f32(&mut self, block: &Block<'_, f32>, accumulates: bool, sums: &mut Accumulator) {
+        block.check();
+        if !accumulates {
+            *sums = Accumulator::new();
+        }
+        match self.set {
+            // SAFETY: `new` checked that the processor has the instructions, `check` that the operands are long enough.
+            #[cfg(target_arch = "x86_64")]
+            InstructionSet::Avx512 => unsafe { avx512::multiply(block, sums) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
+            InstructionSet::Avx2 => unsafe { avx2::multiply(block, sums) },
+            _ => portable::multiply(block, sums),
+        }
+    }
+
+    fn multiply_bf16(&mut self, block: &Block<'_, bf16>, accumulates: bool, sums: &mut Accumulator) {
+        block.check();
+        #[cfg(target_arch = "x86_64")]
+        if self.set == InstructionSet::Amx {
+            // A group without rows is not touched.
+            let rows = block.rows.map(|rows| if rows == 0 { GROUP_ROWS } else { rows });
+            if self.configured != Some(rows) {
+                // SAFETY: `new` checked that the processor has the instructions.
+                unsafe { amx::configure(rows) };
+                self.configured = Some(rows);
+            }
+            // SAFETY: as above, the tiles are configured for these rows, and `check` found the operands long enough.
+            unsafe { amx::multiply(block, accumulates, sums) };
+            return;
+        }
+        if !accumulates {
+            *sums = Accumulator::new();
+        }
+        match self.set {
+            // SAFETY: `new` checked that the processor has the instructions, `check` that the operands are long enough.
+            #[cfg(target_arch = "x86_64")]
+            InstructionSet::Avx512Bf16 => unsafe { avx512_bf16::multiply(block, sums) },
+            _ => portable::multiply(block, sums),
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+impl Drop for TileUnit {
+    fn drop(&mut self) {
+        if self.configured.is_some() {
+            // SAFETY: only a processor with AMX was configured.
+            unsafe { amx::release() };
+        }
+    }
+}

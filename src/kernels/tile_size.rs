@@ -1,0 +1,8 @@
+//! The size of the innermost product.
+
+/// Columns of a panel.
+pub const COLUMNS: usize = 32;
+/// ProductRows of one of a block's two groups.
+pub const GROUP_ROWS: usize = 16;
+/// ProductRows of a block.
+pub const ROWS: usize = 2 * GROUP_ROWS;

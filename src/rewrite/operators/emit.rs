@@ -1,0 +1,332 @@
+//! Writes the graph with its operators.
+
+use std::collections::HashMap;
+
+use super::forms::{MadeTensor, TensorForm, TensorForms, own_node, padded};
+use super::fused::{Fused, FusedAttention, FusedGroupNorm, FusedNodes, FusedProduct, FusedRowNorm};
+use super::layout::{Layouts, is_by_channel};
+use super::site::Site;
+use super::weights::{WeightWriter, column};
+use crate::bundle::proto::NodeProto;
+use crate::error::Result;
+use crate::kernels::{OperandType, OwnOperator};
+use crate::rewrite::edits::{float, int, node, text};
+use crate::rewrite::indexed_graph::{input, int as int_of, is, output};
+
+/// The graph while it is written.
+pub struct Emitter<'s, 'w, 'p> {
+    site: Site<'s>,
+    groups: Vec<FusedNodes<'s>>,
+    /// The group of each node.
+    group_of: HashMap<usize, usize>,
+    /// The groups that do without a node which joins axes, by that.
+    folds: HashMap<usize, Vec<usize>>,
+    operands: OperandType,
+    writer: &'w mut WeightWriter<'p>,
+    forms: TensorForms<'s>,
+}
+
+impl<'s, 'w, 'p> Emitter<'s, 'w, 'p> {
+    /// Begins with the groups that were found.
+    pub fn new(
+        site: Site<'s>,
+        groups: Vec<FusedNodes<'s>>,
+        operands: OperandType,
+        writer: &'w mut WeightWriter<'p>,
+    ) -> Self {
+        let of_group = |(number, group): (usize, &FusedNodes<'s>)| {
+            group.nodes.iter().map(move |&at| (at, number)).collect::<Vec<_>>()
+        };
+        let group_of: HashMap<usize, usize> = groups.iter().enumerate().flat_map(of_group).collect();
+        let mut folds: HashMap<usize, Vec<usize>> = HashMap::new();
+        for (number, group) in groups.iter().enumerate() {
+            if let Fused::Product(FusedProduct { fold: Some(fold), .. }) = group.fused {
+                folds.entry(fold).or_default().push(number);
+            }
+        }
+        let makes_image = |group: &&FusedNodes<'_>| match &group.fused {
+            Fused::Product(product) => product.is_image,
+            Fused::GroupNorm(_) => true,
+            Fused::RowNorm(_) | Fused::Attention(_) => false,
+        };
+        let made = groups.iter().filter(makes_image).map(|group| (group.last(), group.output)).collect();
+        let layouts = Layouts::find(site, &|at| group_of.contains_key(&at), &made);
+        let forms = TensorForms::new(site, layouts);
+        Self { site, groups, group_of, folds, operands, writer, forms }
+    }
+
+    /// Writes the graph.
+    pub fn run(mut self) -> Result<Vec<u8>> {
+        let source = self.site.source;
+        for (at, node) in source.nodes.iter().enumerate() {
+            if let Some(&number) = self.group_of.get(&at) {
+                if self.groups[number].last() == at {
+                    self.group(number)?;
+                }
+            } else if self.forms.layouts.on_images.contains(&at) {
+                self.on_images(at, node);
+            } else if output(node).is_none_or(|name| !self.forms.layouts.aliases.contains_key(name))
+                && !self.forms.layouts.between.contains_key(&at)
+            {
+                for name in crate::rewrite::indexed_graph::reads(node) {
+                    self.forms.form(&name, TensorForm::Plain);
+                }
+            }
+        }
+        for made in &source.outputs {
+            self.forms.form(&made.name, TensorForm::Plain);
+        }
+        let needed = self.forms.edits.needed(source);
+        let mut stored: Vec<_> = source.stored().filter(|(tensor, _)| needed.contains(&tensor.name)).collect();
+        stored.sort_by(|(a, _), (b, _)| a.name.cmp(&b.name));
+        for tensor in stored {
+            if let Some(moved) = self.writer.move_here(self.site, tensor)? {
+                self.forms.edits.move_stored(moved);
+            }
+        }
+        self.forms.edits.write(source)
+    }
+
+    /// The form that all readers of a tensor want, if that is an operand.
+    fn wanted(&self, name: &str) -> Option<TensorForm> {
+        let source = self.site.source;
+        let mut wanted: Vec<Option<TensorForm>> = Vec::new();
+        if !source.is_inner(name) {
+            return None;
+        }
+        for &reader in source.readers(name) {
+            if let Some(&number) = self.group_of.get(&reader) {
+                wanted.extend(self.wants(&self.groups[number], name));
+                continue;
+            }
+            if let Some(numbers) = self.folds.get(&reader) {
+                let of_groups = numbers.iter().flat_map(|&number| self.wants(&self.groups[number], name));
+                wanted.extend(of_groups);
+                // Something else reads the joined axes as well.
+                let made = output(&source.nodes[reader]).unwrap_or_default();
+                wanted.extend((source.readers(made).len() != numbers.len()).then_some(None));
+                continue;
+            }
+            let through =
+                self.forms.layouts.between.get(&reader).copied().or_else(|| {
+                    output(&source.nodes[reader]).filter(|made| self.forms.layouts.aliases.contains_key(made))
+                });
+            wanted.push(through.and_then(|made| match self.wanted(made)? {
+                TensorForm::Operand { is_image, operands, has_border: false, is_padded } => {
+                    Some(TensorForm::Operand { is_image: !is_image, operands, has_border: false, is_padded })
+                }
+                _ => None,
+            }));
+        }
+        let first = wanted.first().copied().flatten()?;
+        // Without a border, a float32 operand is the tensor itself.
+        let is_itself = matches!(first, TensorForm::Operand { operands: OperandType::Float32, has_border: false, .. });
+        (!is_itself && wanted.iter().all(|form| *form == Some(first))).then_some(first)
+    }
+
+    /// The forms in which a group reads a tensor; `None` is float32.
+    fn wants(&self, group: &FusedNodes<'_>, name: &str) -> Vec<Option<TensorForm>> {
+        match &group.fused {
+            Fused::Product(product) => {
+                let mut wants = Vec::new();
+                if product.input == name {
+                    wants.push(Some(self.operand_of(product)));
+                }
+                let others = [product.added, product.gate, product.residual];
+                wants.extend(others.into_iter().flatten().filter(|other| *other == name).map(|_| None));
+                wants
+            }
+            Fused::Attention(_) => vec![Some(self.attention_operand())],
+            Fused::GroupNorm(_) | Fused::RowNorm(_) => vec![None],
+        }
+    }
+
+    /// The type that a product multiplies in. Those of very few channels, which are the first and the last of a model,
+    /// stay in float32: there is little to gain, and their rounding is in every number of the result.
+    fn operands_of(&self, product: &FusedProduct<'_>) -> OperandType {
+        const FEW: usize = 32;
+        if product.columns < FEW || product.depth < FEW { OperandType::Float32 } else { self.operands }
+    }
+
+    fn operand_of(&self, product: &FusedProduct<'_>) -> TensorForm {
+        TensorForm::Operand {
+            is_image: product.is_image,
+            operands: self.operands_of(product),
+            has_border: product.kernel == 3,
+            is_padded: padded(self.operands_of(product), product.depth) != product.depth,
+        }
+    }
+
+    fn attention_operand(&self) -> TensorForm {
+        TensorForm::Operand { is_image: false, operands: self.operands, has_border: false, is_padded: false }
+    }
+
+    /// Emits a group's operator in the place of its last node.
+    fn group(&mut self, number: usize) -> Result<()> {
+        let group = self.groups[number].clone();
+        let at = group.last();
+        let is_image = self.forms.layouts.images.contains(group.output);
+        let wanted = self.wanted(group.output);
+        let plain = if is_image { TensorForm::Image } else { TensorForm::Plain };
+        let (form, made_node) = match group.fused {
+            Fused::Product(product) => {
+                let operands = self.operands_of(&product);
+                // Products write neither a border nor a padding, and bf16 only those of it.
+                let results = match wanted {
+                    Some(TensorForm::Operand { has_border: false, is_padded: false, .. }) => operands,
+                    _ => OperandType::Float32,
+                };
+                (self.result_form(plain, results), self.product(&product, operands, results)?)
+            }
+            Fused::Attention(attention) => {
+                let results = match wanted {
+                    Some(TensorForm::Operand { has_border: false, is_padded: false, .. }) => self.operands,
+                    _ => OperandType::Float32,
+                };
+                (self.result_form(plain, results), self.attention(&attention, results))
+            }
+            Fused::GroupNorm(norm) => {
+                let form = wanted.filter(|form| fits(*form)).unwrap_or(plain);
+                let results = operands_in(form);
+                (form, self.group_norm(&norm, form, results))
+            }
+            Fused::RowNorm(norm) => {
+                let form = wanted.filter(|form| fits(*form)).unwrap_or(plain);
+                let results = operands_in(form);
+                (form, self.row_norm(&norm, results))
+            }
+        };
+        let made = if form == TensorForm::Plain { group.output.to_owned() } else { self.forms.name() };
+        let made_node =
+            NodeProto { output: vec![made.clone()], name: format!("{made}/{}", made_node.op_type), ..made_node };
+        self.forms.edits.replace(at, vec![made_node]);
+        self.forms.insert(group.output, MadeTensor { form, name: made, at: Some(at) });
+        Ok(())
+    }
+
+    fn result_form(&self, plain: TensorForm, results: OperandType) -> TensorForm {
+        match results {
+            OperandType::Float32 => plain,
+            OperandType::Bf16 => TensorForm::Operand {
+                is_image: plain == TensorForm::Image,
+                operands: results,
+                has_border: false,
+                is_padded: false,
+            },
+        }
+    }
+
+    fn product(
+        &mut self,
+        product: &FusedProduct<'s>,
+        operands: OperandType,
+        results: OperandType,
+    ) -> Result<NodeProto> {
+        let left = self.forms.form(product.input, self.operand_of(product));
+        let packed = match self.writer.packed(product, operands) {
+            Some(name) => name.clone(),
+            None => {
+                let name = self.forms.name();
+                if let Some(tensor) = self.writer.pack(self.site, product, operands, &name)? {
+                    self.forms.edits.store_tensor(tensor);
+                }
+                name
+            }
+        };
+        let bias = product.bias.map(|bias| self.bias(product, bias)).unwrap_or_default();
+        let of_image = if product.is_image { TensorForm::Image } else { TensorForm::Plain };
+        let added = product.added.map(|name| self.forms.form(name, TensorForm::Plain)).unwrap_or_default();
+        let gate = product.gate.map(|name| self.forms.form(name, TensorForm::Plain)).unwrap_or_default();
+        let residual = product.residual.map(|name| self.forms.form(name, of_image)).unwrap_or_default();
+        let attributes = vec![
+            int("columns", product.columns as i64),
+            int("kernel", product.kernel as i64),
+            int("stride", product.stride as i64),
+            int("offset", product.offset as i64),
+            int("upsample", i64::from(product.upsamples)),
+            text("activation", product.activation.name()),
+            int("gated", i64::from(product.is_gated)),
+        ];
+        let inputs = [&left, &packed, &bias, &added, &gate, &residual].map(String::as_str);
+        Ok(own_node(OwnOperator::Product, operands, results, &inputs, "", attributes))
+    }
+
+    /// The bias in the order of the packed columns.
+    fn bias(&mut self, product: &FusedProduct<'s>, bias: &str) -> String {
+        if !product.is_gated {
+            return bias.to_owned();
+        }
+        let values = self.site.source.stored_floats(bias).unwrap_or_default();
+        let ordered: Vec<f32> =
+            (0..product.columns).map(|at| values.get(column(product, at)).copied().unwrap_or(0.0)).collect();
+        self.forms.edits.floats(self.site.source, "bias", &[ordered.len()], &ordered)
+    }
+
+    fn attention(&mut self, attention: &FusedAttention<'s>, results: OperandType) -> NodeProto {
+        let form = self.attention_operand();
+        let [queries, keys, values] = attention.operands.map(|name| self.forms.form(name, form));
+        let attributes = vec![int("heads", attention.heads as i64), float("scale", attention.scale)];
+        own_node(OwnOperator::Attention, self.operands, results, &[&queries, &keys, &values], "", attributes)
+    }
+
+    fn group_norm(&mut self, norm: &FusedGroupNorm<'s>, form: TensorForm, results: OperandType) -> NodeProto {
+        let image = self.forms.form(norm.input, TensorForm::Image);
+        let has_border = matches!(form, TensorForm::Operand { has_border: true, .. });
+        let attributes = vec![
+            int("groups", norm.groups as i64),
+            float("epsilon", norm.epsilon),
+            text("activation", norm.activation.name()),
+            int("border", i64::from(has_border)),
+        ];
+        own_node(OwnOperator::GroupNorm, results, results, &[&image, "", norm.scale, norm.shift], "", attributes)
+    }
+
+    fn row_norm(&mut self, norm: &FusedRowNorm<'s>, results: OperandType) -> NodeProto {
+        let rows = self.forms.form(norm.input, TensorForm::Plain);
+        let attributes = vec![float("epsilon", norm.epsilon), int("centers", 1), int("adds_one", 0)];
+        let inputs = [rows.as_str(), norm.scale.unwrap_or(""), norm.shift.unwrap_or("")];
+        own_node(OwnOperator::RowNorm, results, results, &inputs, "", attributes)
+    }
+
+    /// Emits a node on images with their channels last.
+    fn on_images(&mut self, at: usize, node_: &NodeProto) {
+        let Some(made) = output(node_) else { return };
+        let channels = self.forms.lengths(made).get(1).copied().unwrap_or(0);
+        let mut inputs = Vec::new();
+        for place in 0..node_.input.len() {
+            let Some(name) = input(node_, place) else {
+                inputs.push(String::new());
+                continue;
+            };
+            let lengths = self.forms.lengths(name);
+            inputs.push(if Site::count(&lengths) == 1 {
+                self.forms.form(name, TensorForm::Plain)
+            } else if is_by_channel(&lengths, channels) && lengths != self.forms.lengths(made) {
+                let plain = self.forms.form(name, TensorForm::Plain);
+                let batch = if lengths.len() == 4 { lengths[0] } else { 1 };
+                let (shape, turned) = (self.forms.list(&[batch, 1, 1, channels]), self.forms.name());
+                let from = self.forms.base(name).at;
+                self.forms.follow(from, node("Reshape", &[&plain, &shape], &turned, Vec::new()));
+                turned
+            } else {
+                self.forms.form(name, TensorForm::Image)
+            });
+        }
+        let name = self.forms.name();
+        let mut new = NodeProto { input: inputs, output: vec![name.clone()], ..node_.clone() };
+        if is(node_, "Concat") && int_of(node_, "axis") == Some(1) {
+            new.attribute = vec![int("axis", 3)];
+        }
+        self.forms.edits.replace(at, vec![new]);
+        self.forms.insert(made, MadeTensor { form: TensorForm::Image, name, at: Some(at) });
+    }
+}
+
+/// True for a form that a normalization can write.
+fn fits(form: TensorForm) -> bool {
+    matches!(form, TensorForm::Operand { is_padded: false, .. })
+}
+
+fn operands_in(form: TensorForm) -> OperandType {
+    if let TensorForm::Operand { operands, .. } = form { operands } else { OperandType::Float32 }
+}

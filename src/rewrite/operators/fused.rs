@@ -1,0 +1,114 @@
+//! Nodes of a graph that one operator replaces.
+
+use crate::kernels::Activation;
+
+/// Some nodes that become one operator.
+#[derive(Debug, Clone)]
+pub struct FusedNodes<'s> {
+    /// The operator.
+    pub fused: Fused<'s>,
+    /// The nodes, in their order.
+    pub nodes: Vec<usize>,
+    /// The tensor that they compute.
+    pub output: &'s str,
+}
+
+/// The operator that replaces some nodes.
+#[derive(Debug, Clone)]
+pub enum Fused<'s> {
+    /// A product.
+    Product(FusedProduct<'s>),
+    /// Group normalization.
+    GroupNorm(FusedGroupNorm<'s>),
+    /// Normalization of rows.
+    RowNorm(FusedRowNorm<'s>),
+    /// Attention.
+    Attention(FusedAttention<'s>),
+}
+
+/// A product, in the words of the operator `Product`.
+#[derive(Debug, Clone)]
+pub struct FusedProduct<'s> {
+    /// The left operand: an image, or a matrix whose last axis is the depth.
+    pub input: &'s str,
+    /// True if it is an image, `[batch, channels, height, width]` in the graph.
+    pub is_image: bool,
+    /// The stored weights.
+    pub weights: &'s str,
+    /// True if the weights are `[depth, columns]`, as those of a `MatMul`.
+    pub is_by_depth: bool,
+    /// The columns of the weights.
+    pub columns: usize,
+    /// The depth of the weights, at each place of the kernel.
+    pub depth: usize,
+    /// The side of the kernel, 1 or 3.
+    pub kernel: usize,
+    /// The distance of two windows.
+    pub stride: usize,
+    /// The first pixel of the first window.
+    pub offset: usize,
+    /// True if the image is doubled before.
+    pub upsamples: bool,
+    /// A stored number for each column.
+    pub bias: Option<&'s str>,
+    /// A computed number for each image and column.
+    pub added: Option<&'s str>,
+    /// The activation.
+    pub activation: Activation,
+    /// True if half of the columns are gates.
+    pub is_gated: bool,
+    /// A computed factor for each image and column.
+    pub gate: Option<&'s str>,
+    /// What is added to the result.
+    pub residual: Option<&'s str>,
+    /// The node that joins the axes of the left operand for the graph's own operator, which this one does not need.
+    pub fold: Option<usize>,
+}
+
+/// Group normalization, in the words of the operator `GroupNorm`.
+#[derive(Debug, Clone)]
+pub struct FusedGroupNorm<'s> {
+    /// The image, `[batch, channels, height, width]` in the graph.
+    pub input: &'s str,
+    /// The number of groups.
+    pub groups: usize,
+    /// Added to the variance.
+    pub epsilon: f32,
+    /// The stored factor of each channel.
+    pub scale: &'s str,
+    /// The stored number that is added to each channel.
+    pub shift: &'s str,
+    /// What follows.
+    pub activation: Activation,
+}
+
+/// Normalization of rows, in the words of the operator `RowNorm`.
+#[derive(Debug, Clone)]
+pub struct FusedRowNorm<'s> {
+    /// The rows.
+    pub input: &'s str,
+    /// Added to the variance.
+    pub epsilon: f32,
+    /// The stored factors.
+    pub scale: Option<&'s str>,
+    /// The stored offsets.
+    pub shift: Option<&'s str>,
+}
+
+/// Attention, in the words of the operator `Attention`.
+#[derive(Debug, Clone)]
+pub struct FusedAttention<'s> {
+    /// Queries, keys and values, `[batch, rows, heads · width]`.
+    pub operands: [&'s str; 3],
+    /// The number of heads.
+    pub heads: usize,
+    /// The factor of the scores.
+    pub scale: f32,
+}
+
+impl FusedNodes<'_> {
+    /// The node in whose place the operator is put: all that it reads is computed before.
+    pub fn last(&self) -> usize {
+        self.nodes.last().copied().unwrap_or_default()
+    }
+}

@@ -1,0 +1,113 @@
+//! Puts the operators of [`kernels`](crate::kernels) into a graph.
+//!
+//! It works on a graph that ONNX Runtime has folded, whose shapes are all known. Nodes are recognized by what they compute;
+//! those that one operator replaces are a [`FusedNodes`]. Images are then kept with their channels last, and what
+//! products read is written in the operands' type by whatever makes it (`emit`). All else stays as it is.
+
+mod activation;
+mod emit;
+mod forms;
+mod fused;
+mod layout;
+mod norm;
+mod product;
+mod site;
+mod weights;
+
+use std::path::Path;
+
+use emit::Emitter;
+use fused::{Fused, FusedNodes};
+use site::Site;
+use weights::WeightWriter;
+
+use super::facts::TensorFacts;
+use super::indexed_graph::IndexedGraph;
+use crate::bundle::GraphFile;
+use crate::error::Result;
+use crate::kernels::OperandType;
+
+/// A graph with operators of our own.
+#[derive(Debug, Clone, PartialEq)]
+pub struct WithOperators {
+    /// The .onnx file, whose weights are all in the new file of weights or within it.
+    pub bytes: Vec<u8>,
+    /// Multiplications that are in our operators, and all.
+    pub coverage: Coverage,
+}
+
+/// The multiplications of a graph.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Coverage {
+    /// Those in operators of our own.
+    pub own: f64,
+    /// All.
+    pub all: f64,
+}
+
+/// Puts the operators into a graph, and writes all of its weights to the file `weights`; `None`, without that file, if there
+/// is no place for an operator.
+///
+/// # Errors
+/// [`Error::Io`](crate::Error::Io) if a file cannot be read or written; [`Error::Model`](crate::Error::Model) if the graph
+/// changed since it was opened.
+pub fn with_operators(graph: &GraphFile, operands: OperandType, weights: &Path) -> Result<Option<WithOperators>> {
+    let source = IndexedGraph::open(graph)?;
+    if !source.is_sorted {
+        return Ok(None);
+    }
+    let facts = TensorFacts::infer(&source);
+    let site = Site { source: &source, facts: &facts };
+    let groups = groups(site);
+    if !groups.iter().any(|group| matches!(group.fused, Fused::Product(_))) {
+        return Ok(None);
+    }
+    let coverage = coverage(site, &groups);
+    let mut writer = WeightWriter::create(weights)?;
+    let bytes = Emitter::new(site, groups, operands, &mut writer).run()?;
+    writer.finish()?;
+    Ok(Some(WithOperators { bytes, coverage }))
+}
+
+/// Finds all groups. A node belongs to the first that claims it.
+fn groups<'s>(site: Site<'s>) -> Vec<FusedNodes<'s>> {
+    let mut taken = vec![false; site.source.nodes.len()];
+    let mut groups = Vec::new();
+    for find in [norm::find, product::find] {
+        for (at, node) in site.source.nodes.iter().enumerate() {
+            if taken[at] {
+                continue;
+            }
+            if let Some(group) = find(site, at, node, &taken)
+                && group.nodes.iter().all(|&node| !taken[node])
+            {
+                group.nodes.iter().for_each(|&node| taken[node] = true);
+                groups.push(group);
+            }
+        }
+    }
+    groups
+}
+
+/// Counts the multiplications of products and attention.
+fn coverage(site: Site<'_>, groups: &[FusedNodes<'_>]) -> Coverage {
+    let count = |at: usize| {
+        let node = &site.source.nodes[at];
+        let of = |at: usize| node.input.get(at).and_then(|name| site.lengths(name));
+        let made =
+            || node.output.first().and_then(|name| site.lengths(name)).map_or(0.0, |own| Site::count(&own) as f64);
+        match node.op_type.as_str() {
+            "Conv" => of(1).map_or(0.0, |weights| Site::count(&weights[1..]) as f64) * made(),
+            "MatMul" => of(0).and_then(|left| left.last().copied()).map_or(0.0, |depth| depth as f64) * made(),
+            "Gemm" => {
+                of(1).map_or(0.0, |weights| Site::count(&weights) as f64) * of(0).map_or(0.0, |left| left[0] as f64)
+            }
+            "MultiHeadAttention" => of(0)
+                .zip(of(1))
+                .map_or(0.0, |(q, k)| 2.0 * Site::count(&q) as f64 * k.get(1).copied().unwrap_or(0) as f64),
+            _ => 0.0,
+        }
+    };
+    let own = groups.iter().flat_map(|group| &group.nodes).map(|&at| count(at)).sum();
+    Coverage { own, all: (0..site.source.nodes.len()).map(count).sum() }
+}

@@ -1,0 +1,133 @@
+//! Finds normalizations and attention.
+
+use super::activation;
+use super::fused::{Fused, FusedAttention, FusedGroupNorm, FusedNodes, FusedRowNorm};
+use super::site::Site;
+use crate::bundle::proto::NodeProto;
+use crate::kernels::Activation;
+use crate::rewrite::edits::MICROSOFT;
+use crate::rewrite::indexed_graph::{attribute, input, int, is, output};
+use crate::rewrite::numbers::Values;
+
+/// Finds the normalization or attention that a node is the core of.
+pub fn find<'s>(site: Site<'s>, at: usize, node: &'s NodeProto, _taken: &[bool]) -> Option<FusedNodes<'s>> {
+    match node.op_type.as_str() {
+        "InstanceNormalization" if is(node, "InstanceNormalization") => by_instance(site, at, node),
+        "GroupNormalization" if is(node, "GroupNormalization") => by_group(site, at, node),
+        "LayerNormalization" if is(node, "LayerNormalization") => by_row(site, at, node),
+        "MultiHeadAttention" if node.domain == MICROSOFT => attention(site, at, node),
+        _ => None,
+    }
+}
+
+/// The form of exporters before operator set 21: images reshaped to `[batch, groups, …]`, normalized, reshaped back, and
+/// then scaled and shifted by channel.
+fn by_instance<'s>(site: Site<'s>, at: usize, node: &'s NodeProto) -> Option<FusedNodes<'s>> {
+    let folded = input(node, 0)?;
+    let (before, fold) = (site.source.maker_index(folded)?, site.source.maker(folded)?);
+    let image = input(fold, 0).filter(|_| is(fold, "Reshape"))?;
+    let lengths = site.lengths(image).filter(|lengths| lengths.len() == 4)?;
+    let groups = site.lengths(folded).filter(|folded| folded[0] == lengths[0])?[1];
+    let is_all = |name: &str, value: f32| {
+        site.source.numbers(name, 1 << 16).is_some_and(|numbers| match numbers.values {
+            Values::Real(values) => values.iter().all(|v| *v == value),
+            Values::Whole(_) => false,
+        })
+    };
+    let is_plain = is_all(input(node, 1)?, 1.0) && is_all(input(node, 2)?, 0.0);
+    let (unfold_at, unfold) = site.only_reader(output(node)?).filter(|(_, node)| is(node, "Reshape"))?;
+    site.only_reader(folded)?;
+    let mut made = output(unfold)?;
+    if !is_plain || site.lengths(made)? != lengths || !site.is_float(image) || groups == 0 {
+        return None;
+    }
+    let mut nodes = vec![before, at, unfold_at];
+    let mut by_channel = |operator: &str| {
+        let (at, node) = site.only_reader(made).filter(|(_, node)| is(node, operator))?;
+        let (a, b) = (input(node, 0)?, input(node, 1)?);
+        let other = if a == made { b } else { a };
+        let stored = site.stored(other)?;
+        (Site::count(&stored) == lengths[1] && stored.contains(&lengths[1]) && stored.ends_with(&[1, 1]))
+            .then_some(())?;
+        nodes.push(at);
+        made = output(node)?;
+        Some(other)
+    };
+    let (scale, shift) = (by_channel("Mul")?, by_channel("Add")?);
+    let norm =
+        FusedGroupNorm { input: image, groups, epsilon: epsilon(node), scale, shift, activation: Activation::Identity };
+    Some(activated(site, norm, nodes, made))
+}
+
+fn by_group<'s>(site: Site<'s>, at: usize, node: &'s NodeProto) -> Option<FusedNodes<'s>> {
+    let (image, scale, shift) = (input(node, 0)?, input(node, 1)?, input(node, 2)?);
+    let lengths = site.lengths(image).filter(|lengths| lengths.len() == 4)?;
+    // Before operator set 21, scale and shift were by group.
+    let is_by_channel = |name: &str| site.is_stored(name, &[lengths[1]]);
+    let groups =
+        int(node, "num_groups").and_then(|groups| usize::try_from(groups).ok()).filter(|groups| *groups > 0)?;
+    if !is_by_channel(scale) || !is_by_channel(shift) || !site.is_float(image) {
+        return None;
+    }
+    let norm =
+        FusedGroupNorm { input: image, groups, epsilon: epsilon(node), scale, shift, activation: Activation::Identity };
+    Some(activated(site, norm, vec![at], output(node)?))
+}
+
+fn activated<'s>(
+    site: Site<'s>,
+    mut norm: FusedGroupNorm<'s>,
+    mut nodes: Vec<usize>,
+    mut made: &'s str,
+) -> FusedNodes<'s> {
+    if let Some(found) = activation::find(site, made) {
+        norm.activation = found.activation;
+        nodes.extend(found.nodes);
+        made = found.output;
+    }
+    nodes.sort_unstable();
+    FusedNodes { fused: Fused::GroupNorm(norm), nodes, output: made }
+}
+
+fn by_row<'s>(site: Site<'s>, at: usize, node: &'s NodeProto) -> Option<FusedNodes<'s>> {
+    let rows = input(node, 0)?;
+    let lengths = site.lengths(rows)?;
+    let width = *lengths.last()?;
+    let is_last = int(node, "axis").is_none_or(|axis| axis == -1 || axis == lengths.len() as i64 - 1);
+    let (scale, shift) = (input(node, 1), input(node, 2));
+    let fits = |name: Option<&str>| name.is_none_or(|name| site.is_stored(name, &[width]));
+    if !is_last || !fits(scale) || !fits(shift) || !site.is_float(rows) {
+        return None;
+    }
+    let norm = FusedRowNorm { input: rows, epsilon: epsilon(node), scale, shift };
+    Some(FusedNodes {
+        fused: Fused::RowNorm(norm),
+        nodes: vec![at],
+        output: node.output.first().filter(|_| node.output.iter().skip(1).all(|name| name.is_empty()))?,
+    })
+}
+
+fn attention<'s>(site: Site<'s>, at: usize, node: &'s NodeProto) -> Option<FusedNodes<'s>> {
+    let is_plain = node.input.iter().skip(3).all(String::is_empty)
+        && node
+            .attribute
+            .iter()
+            .all(|a| matches!(a.name.as_str(), "num_heads" | "scale") || a.name == "unidirectional" && a.i == 0);
+    let operands = [input(node, 0)?, input(node, 1)?, input(node, 2)?];
+    let lengths = operands.map(|name| site.lengths(name));
+    let [Some(queries), Some(keys), Some(values)] = lengths else { return None };
+    let heads = usize::try_from(int(node, "num_heads")?).ok().filter(|heads| *heads > 0)?;
+    let (&[batch, _, width], &[key_batch, _, key_width]) = (queries.as_slice(), keys.as_slice()) else { return None };
+    let fits = batch == key_batch && width == key_width && keys == values && width.is_multiple_of(heads);
+    if !is_plain || !fits || !operands.iter().all(|name| site.is_float(name)) {
+        return None;
+    }
+    let own = attribute(node, "scale").map_or(0.0, |attribute| attribute.f);
+    let scale = if own == 0.0 { 1.0 / ((width / heads) as f32).sqrt() } else { own };
+    let fused = Fused::Attention(FusedAttention { operands, heads, scale });
+    Some(FusedNodes { fused, nodes: vec![at], output: output(node)? })
+}
+
+fn epsilon(node: &NodeProto) -> f32 {
+    attribute(node, "epsilon").map_or(1e-5, |attribute| attribute.f)
+}

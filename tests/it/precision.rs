@@ -1,0 +1,78 @@
+//! `precision`: bf16 on CPUs that multiply it, an error or float32 on others, and never in silence.
+
+use std::path::Path;
+
+use ldm_ort::kernels::InstructionSet;
+
+use crate::common::{Answer, answer, ldm_ort, npy, root, runtime};
+
+/// Runs models/shapes with a precision and a cache of graphs, and saves the latents.
+fn draw(folder: &Path, precision: &str) -> Answer {
+    let mut command = ldm_ort(folder);
+    command.args(["run".as_ref(), root().join("models/shapes").as_os_str()]);
+    command.args(["-p", "a red circle", "--steps", "3", "--seed", "5", "--precision", precision, "--json"]);
+    command.args(["--save-latents", &format!("{precision}.npy"), "--output", precision]);
+    command.env_remove("LDM_ORT_OPTIMIZE").env("LDM_ORT_CACHE_DIR", folder.join("cache"));
+    command.env("ORT_DYLIB_PATH", runtime().path());
+    answer(command)
+}
+
+fn latents(folder: &Path, precision: &str) -> npy::Array {
+    npy::read(&folder.join(precision).with_extension("npy"))
+}
+
+#[test]
+fn bf16_is_near_float32_and_says_so() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let plain = draw(folder.path(), "float32");
+    assert_eq!(plain.code, Some(0), "{}", plain.stderr);
+    assert!(!plain.stderr.contains("bf16"), "{}", plain.stderr);
+    let auto = draw(folder.path(), "auto");
+    assert_eq!(auto.code, Some(0), "{}", auto.stderr);
+    let bf16 = draw(folder.path(), "bf16");
+    if !InstructionSet::best().has_bf16() {
+        assert_eq!(bf16.code, Some(2));
+        assert!(bf16.stderr.contains("device.precision: bf16 needs a CPU with AVX-512 BF16 or AMX"), "{}", bf16.stderr);
+        assert_eq!(latents(folder.path(), "auto").difference(&latents(folder.path(), "float32")), 0.0);
+        return;
+    }
+    assert_eq!(bf16.code, Some(0), "{}", bf16.stderr);
+    assert_eq!(latents(folder.path(), "auto").difference(&latents(folder.path(), "bf16")), 0.0);
+    let apart = latents(folder.path(), "bf16").difference(&latents(folder.path(), "float32"));
+    assert!(apart > 0.0 && apart < 0.05, "{apart}");
+    let told = format!("bf16 ({})", InstructionSet::best().name());
+    assert!(bf16.stderr.contains(&told), "{}", bf16.stderr);
+    assert!(bf16.stdout.contains(&format!("\"precision\":\"{told}\"")), "{}", bf16.stdout);
+    assert!(plain.stdout.contains("\"precision\":\"float32\""), "{}", plain.stdout);
+}
+
+#[test]
+fn bf16_without_a_cache_is_refused() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut command = ldm_ort(folder.path());
+    command.args(["check", "--set", "device.precision=bf16"]).arg(root().join("pipeline.toml"));
+    command.env("LDM_ORT_OPTIMIZE", "0");
+    let told = answer(command);
+    let reason =
+        if InstructionSet::best().has_bf16() { "there is no cache to keep them in" } else { "this one has neither" };
+    assert_eq!(told.code, Some(2));
+    assert!(told.stderr.contains("device.precision") && told.stderr.contains(reason), "{}", told.stderr);
+}
+
+#[test]
+fn bf16_of_graphs_that_are_not_optimized_is_refused() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut command = ldm_ort(folder.path());
+    command.args(["check", "--set", "device.precision=bf16", "--set", "device.optimize=false"]);
+    let told = answer({
+        command.arg(root().join("pipeline.toml"));
+        command
+    });
+    assert_eq!(told.code, Some(2));
+    assert!(told.stderr.contains("bf16 is made when graphs are optimized"), "{}", told.stderr);
+    let mut command = ldm_ort(folder.path());
+    command.args(["check", "--set", "device.precision=fp16"]).arg(root().join("pipeline.toml"));
+    let told = answer(command);
+    assert_eq!(told.code, Some(2));
+    assert!(told.stderr.contains("fp16") && told.stderr.contains("float32, bf16, bfloat16, auto"), "{}", told.stderr);
+}

@@ -1,0 +1,134 @@
+//! Graphs with operators of our own compute what they computed, and most of the multiplications are in those.
+
+use std::path::Path;
+
+use ldm_ort::bundle::GraphFile;
+use ldm_ort::graph_cache::GraphCache;
+use ldm_ort::kernels::{InstructionSet, OperandType};
+use ldm_ort::rewrite::{Coverage, Pass, with_operators};
+use ldm_ort::session::{Optimization, Runtime, Session, SessionOptions};
+use ndarray::ArrayD;
+
+use super::{Lengths, axes, fixtures, graphs, run};
+
+/// The sides of the images are even, odd, and those of which the last rows of a block are few.
+const SIZES: [Lengths; 2] =
+    [Lengths { batch: 2, height: 12, width: 20, tokens: 9 }, Lengths { batch: 1, height: 13, width: 11, tokens: 2 }];
+
+/// The relative L2 difference of all outputs.
+fn difference(want: &[ArrayD<f32>], got: &[ArrayD<f32>]) -> f64 {
+    let square = |x: f32| f64::from(x).powi(2);
+    let pairs = || want.iter().zip(got).flat_map(|(want, got)| want.iter().zip(got));
+    let apart: f64 = pairs().map(|(a, b)| square(a - b)).sum();
+    let whole: f64 = pairs().map(|(a, _)| square(*a)).sum();
+    (apart / whole.max(1e-30)).sqrt()
+}
+
+/// Runs a graph as exported and with operators for `operands`, and returns the difference; `None` if it does not take the
+/// size.
+fn compare(runtime: &Runtime, path: &Path, lengths: Lengths, operands: OperandType, threads: usize) -> Option<f64> {
+    let graph = GraphFile::open(path).unwrap();
+    let options = SessionOptions { threads: Some(threads), ..SessionOptions::default() };
+    let want = run(&mut Session::open(runtime, path, &options).unwrap(), lengths).ok()?;
+    // Such as that of a text encoder whose tokens are all masked.
+    if want.iter().flatten().any(|x| x.is_nan()) {
+        return None;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let options = SessionOptions { axes: axes(&graph, lengths), ..options };
+    let passes = [Pass::Attention, Pass::Operators(operands)];
+    let cache = GraphCache::new(folder.path());
+    let mut session = cache
+        .open(runtime, &graph, &passes, &options, &mut |_| {})
+        .unwrap_or_else(|error| panic!("{}: {lengths:?}: {error}", path.display()));
+    let got = run(&mut session, lengths).unwrap_or_else(|error| panic!("{}: {lengths:?}: {error}", path.display()));
+    for (want, got) in want.iter().zip(&got) {
+        assert_eq!(want.shape(), got.shape(), "{}", path.display());
+    }
+    Some(difference(&want, &got))
+}
+
+/// The multiplications of a graph that are in operators of our own.
+fn coverage(runtime: &Runtime, path: &Path, lengths: Lengths) -> Option<Coverage> {
+    let graph = GraphFile::open(path).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let folded = folder.path().join("model.onnx");
+    let axes = axes(&graph, lengths);
+    let options = SessionOptions { axes: axes.clone(), optimization: Optimization::Basic, ..SessionOptions::default() };
+    let bytes = ldm_ort::rewrite::rewrite(&graph, &[Pass::Attention], &axes).unwrap().map(|rewritten| rewritten.bytes);
+    Session::save_optimized(runtime, path, bytes, &options, &folded).unwrap();
+    let folded = GraphFile::open(&folded).unwrap();
+    let with = with_operators(&folded, OperandType::Float32, &folder.path().join("packed")).unwrap()?;
+    Some(with.coverage)
+}
+
+fn runtime() -> Runtime {
+    Runtime::load(&ldm_ort::Engine::default().runtime_options(None)).expect("an ONNX Runtime is found or fetched")
+}
+
+/// Compares all graphs of a folder in float32, where every difference is one of rounding.
+fn compare_all(folder: &str, at_least: usize) {
+    let runtime = runtime();
+    let mut all = Vec::new();
+    graphs(&fixtures().join(folder), &mut all);
+    all.sort();
+    let mut compared = 0;
+    for path in all {
+        let is_drawn = GraphFile::open(&path).unwrap().draws_noise();
+        for lengths in SIZES {
+            let Some(apart) = (!is_drawn).then(|| compare(&runtime, &path, lengths, OperandType::Float32, 1)).flatten()
+            else {
+                continue;
+            };
+            println!("{apart:.1e} {}", path.display());
+            // A graph of half precision rounds in its own nodes, which become fewer.
+            let bound = if path.ends_with("unet-half.onnx") { 2e-3 } else { 3e-6 };
+            assert!(apart < bound, "{}: {lengths:?}: {apart:.1e}", path.display());
+            compared += 1;
+        }
+    }
+    assert!(compared >= at_least, "only {compared} of {folder}");
+}
+
+#[test]
+fn graphs_with_operators_give_what_they_gave() {
+    compare_all("models", 10);
+}
+
+#[test]
+fn families_with_operators_give_what_they_gave() {
+    compare_all("families", 10);
+}
+
+#[test]
+fn other_forms_with_operators_give_what_they_gave() {
+    compare_all("rewrite", 3);
+}
+
+/// The instructions that multiply bf16 give what the portable form gives, but for the order of sums; and what float32 gives
+/// within the rounding of operands.
+#[test]
+fn bf16_graphs_are_near_float32() {
+    let runtime = runtime();
+    for name in ["models/sd1/unet", "models/sd1/vae_decoder", "families/xl/unet"] {
+        let path = fixtures().join(name).join("model.onnx");
+        for threads in [1, 2] {
+            let apart = compare(&runtime, &path, SIZES[0], OperandType::Bf16, threads).unwrap();
+            println!("{apart:.1e} {name}, {}", InstructionSet::best().name());
+            assert!(apart < 2e-2, "{name}: {apart:.1e}");
+        }
+    }
+}
+
+/// Most of the work of each kind of model is done by operators of our own.
+#[test]
+fn operators_cover_the_models() {
+    let runtime = runtime();
+    for (name, least) in [("models/sd1/unet", 0.95), ("models/sd1/vae_decoder", 0.95), ("families/xl/unet", 0.95)] {
+        let path = fixtures().join(name).join("model.onnx");
+        let lengths = Lengths { batch: 2, height: 16, width: 16, tokens: 77 };
+        let Coverage { own, all } = coverage(&runtime, &path, lengths).unwrap();
+        println!("{:.3} {name}", own / all);
+        assert!(own / all > least, "{name}: {:.3}", own / all);
+    }
+}
