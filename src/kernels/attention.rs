@@ -4,10 +4,8 @@
 //! Scores are computed transposed, keys as rows and queries as columns. So a query's maximum and sum are column by column,
 //! and the weights of two keys pack into a panel for the product with the values without any shuffling.
 
-use super::functions::exp;
 use super::instruction_set::{InstructionSet, Work, vectorized};
 use super::number::Number;
-use super::pack::PanelShape;
 use super::threads::{Parts, Threads};
 use super::tile::{Accumulator, Block, Element, TileUnit};
 use super::tile_size::{COLUMNS, GROUP_ROWS, ROWS};
@@ -149,7 +147,7 @@ struct Task<'t, 'a, E, O> {
 
 /// What is summed for 32 queries.
 struct Softmax {
-    /// The largest score so far.
+    /// The largest score so far, as a power of two.
     largest: [f32; COLUMNS],
     /// The sum of the weights so far.
     total: [f32; COLUMNS],
@@ -163,9 +161,13 @@ impl<E: Element, O: Number> Work for Task<'_, '_, E, O> {
         let (batch, head) = (head / attention.heads, head % attention.heads);
         let first = block * COLUMNS;
         let count = COLUMNS.min(attention.queries.rows - first);
-        let row = |query: usize| attention.queries.row(batch, first + query, head, width);
-        let queries =
-            PanelShape { columns: count, taps: 1, depth: width }.pack::<E>(|query, _, at| row(query)[at].to_f32());
+        let mut queries = vec![E::default(); sizes.key_width * COLUMNS];
+        for query in 0..count {
+            let row = attention.queries.row(batch, first + query, head, width);
+            for (at, value) in row.iter().enumerate() {
+                queries[(at / E::GROUP * COLUMNS + query) * E::GROUP + at % E::GROUP] = *value;
+            }
+        }
 
         let mut tiles = TileUnit::new::<E>(set);
         let mut softmax = Softmax { largest: [f32::NEG_INFINITY; COLUMNS], total: [0.0; COLUMNS] };
@@ -231,6 +233,7 @@ impl Softmax {
     ) -> [f32; COLUMNS] {
         // Copies, which stay in registers.
         let Self { mut largest, mut total } = *self;
+        let scale = scale * std::f32::consts::LOG2_E;
         for row in scores.iter().flat_map(|scores| &scores.0).take(count) {
             for (largest, score) in largest.iter_mut().zip(row) {
                 *largest = if *score * scale > *largest { *score * scale } else { *largest };
@@ -238,7 +241,7 @@ impl Softmax {
         }
         let mut rescale = [1.0; COLUMNS];
         for at in 0..COLUMNS {
-            rescale[at] = exp(self.largest[at] - largest[at]);
+            rescale[at] = E::power_of_two(self.largest[at] - largest[at]);
             total[at] *= rescale[at];
         }
         let mut rows = scores.iter().flat_map(|scores| &scores.0).take(count);
@@ -246,7 +249,7 @@ impl Softmax {
             let mut made = [[0.0; COLUMNS]; 2];
             for (made, row) in made[..E::GROUP].iter_mut().zip(&mut rows) {
                 for at in 0..COLUMNS {
-                    made[at] = exp(row[at].mul_add(scale, -largest[at]));
+                    made[at] = E::power_of_two(row[at].mul_add(scale, -largest[at]));
                     total[at] += made[at];
                 }
             }

@@ -2,6 +2,7 @@
 
 use half::bf16;
 
+use super::functions::exp;
 use super::operator::OperandType;
 use super::tile_size::COLUMNS;
 
@@ -20,7 +21,10 @@ pub trait Number: Copy + Default + Send + Sync + PartialEq + std::fmt::Debug + '
     /// Widens, without rounding.
     fn to_f32(self) -> f32;
 
-    /// Writes [`Number::GROUP`] rows of a panel side by side.
+    /// Returns `2^x` for x up to 0, as exactly as this type keeps it.
+    fn power_of_two(x: f32) -> f32;
+
+    /// Writes [`Number::GROUP`] rows of a panel side by side: numbers from 0 to 1.
     fn write_group(rows: &[[f32; COLUMNS]; 2], to: &mut [Self]);
 }
 
@@ -37,6 +41,11 @@ impl Number for f32 {
     #[inline(always)]
     fn to_f32(self) -> f32 {
         self
+    }
+
+    #[inline(always)]
+    fn power_of_two(x: f32) -> f32 {
+        exp(x * std::f32::consts::LN_2)
     }
 
     #[inline(always)]
@@ -65,12 +74,28 @@ impl Number for bf16 {
         f32::from_bits(u32::from(self.to_bits()) << 16)
     }
 
+    /// A polynomial of degree 3, whose error is 1e-4: a thirtieth of this type's.
+    #[inline(always)]
+    fn power_of_two(x: f32) -> f32 {
+        const ROUND: f32 = 12_582_912.0;
+        let x = if x > -126.0 { x } else { -126.0 };
+        let shifted = x + ROUND;
+        let rest = x - (shifted - ROUND);
+        let sum = rest.mul_add(rest.mul_add(rest.mul_add(0.055_171, 0.242_611), 0.693_261), 0.999_928);
+        f32::from_bits(sum.to_bits().wrapping_add(shifted.to_bits() << 23))
+    }
+
     #[inline(always)]
     fn write_group(rows: &[[f32; COLUMNS]; 2], to: &mut [Self]) {
+        const HALF: u32 = 0x8000;
         let mut words = [0; COLUMNS];
         for ((word, low), high) in words.iter_mut().zip(&rows[0]).zip(&rows[1]) {
-            let [low, high] = [low, high].map(|value| u32::from(Self::from_f32(*value).to_bits()));
-            *word = if cfg!(target_endian = "little") { high << 16 | low } else { low << 16 | high };
+            // Ties round up.
+            let [low, high] = [low, high].map(|value| value.to_bits().wrapping_add(HALF));
+            *word = match cfg!(target_endian = "little") {
+                true => high & 0xffff_0000 | low >> 16,
+                false => low & 0xffff_0000 | high >> 16,
+            };
         }
         assert_eq!(to.len(), 2 * COLUMNS);
         // SAFETY: `to` has as many bytes.

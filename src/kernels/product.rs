@@ -112,6 +112,8 @@ pub struct Product<'a, E> {
 
 /// Bytes of the left operand that one task takes through all panels, so that they stay in the second cache.
 const LEFT_BYTES: usize = 384 << 10;
+/// Bytes of a left operand that is not divided: tasks are of panels then, each of which is read once.
+const WHOLE_LEFT_BYTES: usize = 3 << 19;
 
 impl<E: Element> Product<'_, E> {
     /// The columns of the result.
@@ -132,7 +134,8 @@ impl<E: Element> Product<'_, E> {
         let row_bytes = self.rows.row_stride.max(1) * size_of::<E>();
         let most = (LEFT_BYTES / row_bytes / GROUP_ROWS).clamp(4, 256);
         let wanted = 3 * threads.count();
-        let chunk = groups.div_ceil(wanted).clamp(2, most).next_multiple_of(2);
+        let is_whole = groups * GROUP_ROWS * row_bytes <= WHOLE_LEFT_BYTES && panels >= wanted;
+        let chunk = if is_whole { groups } else { groups.div_ceil(wanted).clamp(2, most) }.next_multiple_of(2);
         let chunks = groups.div_ceil(chunk);
         // Few rows: the panels are divided as well.
         let parts = wanted.div_ceil(chunks.max(1)).clamp(1, panels.max(1));
