@@ -183,7 +183,10 @@ impl ExecutionPlan {
         const MOST: usize = 2;
         let is_thrifty = self.memory_budget.is_some_and(|memory_budget| memory_budget.denoises_alone);
         match self.batching() {
-            Batching::Split if !is_thrifty => self.rows().min(MOST),
+            // Operators of our own divide each run among all threads.
+            Batching::Split if !is_thrifty && self.operands_of(self.model.denoiser.kind).is_none() => {
+                self.rows().min(MOST)
+            }
             _ => 1,
         }
     }
