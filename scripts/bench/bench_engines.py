@@ -124,7 +124,7 @@ class Engines:
     def run(self, name, steps):
         """One image. `steps` in the result are the spans of its steps, `decode` is that of its decoding."""
         if name in self.ours:
-            measured, images, err = self.run_ours(name, steps, 1)
+            measured, images, err = self.run_ours(name, steps)
             found = SUMMARY.search(err)
             runtime, load, prompt, decode = map(float, found.groups()) if found else (0.0, None, None, None)
             measured.update(images[0], decode_s=decode, load=load, prompt=prompt, first_step_at=images[0]["steps"][0][0])
@@ -145,23 +145,25 @@ class Engines:
         measured = self.child(name, job)
         return {**measured, "decode_s": seconds(measured["decode"]), "latents": given["latents"], "picture": given["picture"]}
 
-    def run_ours(self, name, steps, images):
-        """What was measured, each image's spans and files, and stderr."""
+    def run_ours(self, name, steps, images=1, begin=None, extra=()):
+        """What was measured, each image's spans and files, and stderr. `begin` is a file of latents in which a run with
+        `denoising_start` starts instead of from noise, `extra` more flags."""
         program, flags = self.ours[name]
         where = os.path.join(self.files, name)
         shutil.rmtree(where, ignore_errors=True)
         os.makedirs(where)
         latents, pipeline = os.path.join(where, "latents.npy"), os.path.join(where, "pipeline.toml")
+        task = f"[task.image-to-image]\nlatents = {json.dumps(begin)}" if begin else "[task.text-to-image]"
+        noise = f"latents = {json.dumps(self.noise)}\n" if images == 1 and not begin else "seed = 0\n"
         with open(pipeline, "w", encoding="utf-8") as f:
             f.write(
                 f"[model]\npath = {json.dumps(os.path.join(self.model, 'onnx'))}\n\n"
-                f"[task.text-to-image]\nprompt = {json.dumps(PROMPT)}\nguidance_scale = {GUIDANCE[self.args.model]}\n\n"
-                f"[run]\nsteps = {steps}\nwidth = {self.size}\nheight = {self.size}\nimages = {images}\n"
-                + (f"latents = {json.dumps(self.noise)}\n" if images == 1 else "seed = 0\n")
-                + f"\n[output]\ndir = {json.dumps(where)}\n"
+                f"{task}\nprompt = {json.dumps(PROMPT)}\nguidance_scale = {GUIDANCE[self.args.model]}\n\n"
+                f"[run]\nsteps = {steps}\nwidth = {self.size}\nheight = {self.size}\nimages = {images}\n{noise}\n"
+                f"[output]\ndir = {json.dumps(where)}\n"
             )
         environment = {**self.environment(), **self.ours_environment(name)}
-        command = [program, "run", pipeline, "--json", "--save-latents", latents, *flags]
+        command = [program, "run", pipeline, "--json", "--save-latents", latents, *flags, *extra]
         out, err, measured = bench_process.run(command, environment, self.args.nice, self.args.limit, self.slices)
         lines = [json.loads(line) for line in out.splitlines()]
         return measured, [self.spans(line) | {"latents": latents} for line in lines], err
