@@ -17,7 +17,7 @@ models/shapes, with ours and optimum only.
 
 All that use ONNX Runtime use the library of the onnxruntime package: ours is told by ORT_DYLIB_PATH, unless
 --own-runtime. ours is started once with an empty LDM_ORT_CACHE_DIR ("first start"); all other runs find what that left.
-All start from the same noise; final latents and pictures are compared. Linux only.
+All start from the same noise; final latents and images are compared. Linux only.
 
 Raw samples go to --json after every round, so that a benchmark that is broken off leaves those it had. A sample holds wall,
 cpu (seconds), peak_rss, peak_anon, peak_file, foreign (share of CPU time), precision, first_step_at (seconds since the process
@@ -142,7 +142,7 @@ class Bench:
     def result(sample):
         from PIL import Image
 
-        return np.load(sample.pop("latents")), np.asarray(Image.open(sample.pop("picture")).convert("RGB")).astype(int)
+        return np.load(sample.pop("latents")), np.asarray(Image.open(sample.pop("image")).convert("RGB")).astype(int)
 
     def compare(self, samples):
         """Puts each sample's difference from the base's of the round in the place of its results."""
@@ -240,7 +240,7 @@ def sgemm(n):
 def arguments():
     cache = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--work", default=os.path.join(cache, "ldm-ort-bench"), help="models, pictures and caches (default %(default)s)")
+    p.add_argument("--work", default=os.path.join(cache, "ldm-ort-bench"), help="models, images and caches (default %(default)s)")
     p.add_argument("--model", choices=bench_model.MODELS, default="sd15")
     p.add_argument("--steps", type=int, nargs="+", default=[4, 20])
     p.add_argument("--size", type=int, help="width and height in pixels (default 512, tiny 128)")
@@ -254,7 +254,7 @@ def arguments():
     p.add_argument("--cold", action="store_true", help="drops the model's files from the page cache before every run")
     p.add_argument("--nice", type=int, default=0, help="priority of the processes measured, such as -10 (needs root)")
     p.add_argument("--limit", type=float, default=3600, help="seconds after which a run is ended")
-    p.add_argument("--parts", action="store_true", help="single evaluations and decodings instead of whole pictures")
+    p.add_argument("--parts", action="store_true", help="single evaluations and decodings instead of whole images")
     p.add_argument("--samples", type=int, default=3, help="evaluations a block with --parts")
     p.add_argument("--json", metavar="FILE", help="raw samples go here")
     p.add_argument("--report", metavar="FILE", help="prints the tables of an earlier run's --json, and runs nothing")

@@ -139,11 +139,11 @@ class Engines:
             "guidance": GUIDANCE[self.args.model],
             "noise": self.noise,
             "latents": os.path.join(self.files, f"{name}.npy"),
-            "picture": os.path.join(self.files, f"{name}.png"),
+            "image": os.path.join(self.files, f"{name}.png"),
         }
         write_json(job, given)
         measured = self.child(name, job)
-        return {**measured, "decode_s": seconds(measured["decode"]), "latents": given["latents"], "picture": given["picture"]}
+        return {**measured, "decode_s": seconds(measured["decode"]), "latents": given["latents"], "image": given["image"]}
 
     def run_ours(self, name, steps, images=1, begin=None, extra=()):
         """What was measured, each image's spans and files, and stderr. `begin` is a file of latents in which a run with
@@ -179,7 +179,7 @@ class Engines:
             at += call
         # A build without the key has no other precision.
         precision = line.get("precision", "float32")
-        return {"steps": steps, "decode": [at, at + timings["until_decoded"]], "precision": precision, "picture": line["path"]}
+        return {"steps": steps, "decode": [at, at + timings["until_decoded"]], "precision": precision, "image": line["path"]}
 
     def parts(self, name, samples):
         """Spans of guided evaluations (`unet`) and of decodings (`decode`), the first of each first. Those of ours are of one

@@ -102,7 +102,7 @@ class Euler:
 
 
 def sizes(job):
-    """Shapes of a guided run of one picture, by graph and input."""
+    """Shapes of a guided run of one image, by graph and input."""
     with open(os.path.join(job["model"], "onnx", "unet", "config.json"), encoding="utf-8") as f:
         width = json.load(f)["cross_attention_dim"]
     side = job["size"] // 8
@@ -129,7 +129,7 @@ def save(job, latents, pixels):
     from PIL import Image
 
     np.save(job["latents"], latents)
-    Image.fromarray(pixels).save(job["picture"])
+    Image.fromarray(pixels).save(job["image"])
 
 
 def loop(engine, job):
@@ -167,8 +167,8 @@ def loop(engine, job):
     gc.collect()
     decode = opened("vae_decoder")
     start = now()
-    picture = decode({"latent_sample": x / np.float32(0.18215)})[0]
-    pixels = (np.clip(picture / 2 + 0.5, 0, 1) * 255).round().astype(np.uint8).transpose(1, 2, 0)
+    image = decode({"latent_sample": x / np.float32(0.18215)})[0]
+    pixels = (np.clip(image / 2 + 0.5, 0, 1) * 255).round().astype(np.uint8).transpose(1, 2, 0)
     out["decode"], out["load"], out["precision"] = [start, now()], load, graphs.precision
     save(job, x, pixels)
     return out
@@ -207,7 +207,7 @@ def pipeline(kind, job):
         return given
 
     latents, pipe.scheduler.scale_model_input = None, first
-    picture = pipe(
+    image = pipe(
         job["prompt"],
         num_inference_steps=job["steps"],
         guidance_scale=job["guidance"],
@@ -218,7 +218,7 @@ def pipeline(kind, job):
         callback_on_step_end=each,
     ).images[0]
     out["prompt"], out["decode"], out["precision"] = out["first_step_at"] - called, [last, now()], "float32"
-    save(job, latents.numpy(), (picture * 255).round().astype(np.uint8))
+    save(job, latents.numpy(), (image * 255).round().astype(np.uint8))
     return out
 
 

@@ -126,7 +126,7 @@ class Ours:
 
     def run(self, steps, begin=None, extra=()):
         _, images, _ = self.runs.run_ours(self.name, steps, begin=begin, extra=extra)
-        self.precision, self.picture, self.calls = images[0]["precision"], images[0]["picture"], len(images[0]["steps"])
+        self.precision, self.image, self.calls = images[0]["precision"], images[0]["image"], len(images[0]["steps"])
         return np.load(images[0]["latents"])
 
     def guided(self, scale):
@@ -199,7 +199,7 @@ class Errors:
             steps = ours.trajectory()
             found["steps"] = {end: error(x, known["steps"][end - 1]) for end, x in steps.items()}
             latents = steps[self.args.steps]
-        image = np.asarray(Image.open(ours.picture).convert("RGB")).astype(float).transpose(2, 0, 1)[None]
+        image = np.asarray(Image.open(ours.image).convert("RGB")).astype(float).transpose(2, 0, 1)[None]
         wanted = pixels(Peer("ort", self.job).call("vae_decoder", [{"latent_sample": latents / VAE_SCALE}])[0])
         return {**found, "pixels": error(image - 127.5, wanted - 127.5), "psnr": psnr(image, wanted)}
 
