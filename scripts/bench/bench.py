@@ -252,7 +252,7 @@ def arguments():
     p.add_argument("--first-starts", type=int, default=1, help="how many starts of ours with nothing cached (default 1); 0 takes the cache as the last benchmark left it")
     p.add_argument("--slices", type=float, metavar="SECONDS", help="all engines at once, one of them running at a time, in turns of so many seconds: for machines whose speed changes. Whole processes only; takes the memory of all")
     p.add_argument("--cold", action="store_true", help="drops the model's files from the page cache before every run")
-    p.add_argument("--nice", type=int, default=0, help="priority of the processes measured, such as -10 (needs root)")
+    p.add_argument("--nice", type=int, default=0, help="priority of this session and of the processes measured, such as -10 (needs root)")
     p.add_argument("--limit", type=float, default=3600, help="seconds after which a run is ended")
     p.add_argument("--parts", action="store_true", help="single evaluations and decodings instead of whole images")
     p.add_argument("--samples", type=int, default=3, help="evaluations a block with --parts")
@@ -275,6 +275,8 @@ def main():
     if args.report:
         with open(args.report, encoding="utf-8") as f:
             return print(bench_report.report(json.load(f)))
+    if args.nice:
+        bench_process.set_priority(os.getpid(), args.nice)
     bench = Bench(args)
     bench.parts() if args.parts else bench.images()
     print(bench_report.report(bench.raw))
