@@ -22,7 +22,8 @@ PEERS = {
 OURS = ["ours=target/release/ldm-ort", "ours-bf16=target/release/ldm-ort --precision bf16"]
 PROMPT = "a red circle to the left of a blue square on a white background"
 GUIDANCE = {"sd15": 7.5, "tiny": 7.5, "shapes": 3.0}
-SUMMARY = re.compile(r"runtime ([\d.]+) s · model ([\d.]+) s · prompts ([\d.]+) s · denoising .*?decoding ([\d.]+) s")
+# The line on stderr; the precision stands in front of it where it is not float32.
+SUMMARY = re.compile(r"^(?:(\S.*?) · )?runtime ([\d.]+) s · model ([\d.]+) s · prompts ([\d.]+) s · denoising .*?decoding ([\d.]+) s", re.MULTILINE)
 
 
 def write_json(path, value):
@@ -124,12 +125,8 @@ class Engines:
     def run(self, name, steps):
         """One image. `steps` in the result are the spans of its steps, `decode` is that of its decoding."""
         if name in self.ours:
-            measured, images, err = self.run_ours(name, steps)
-            found = SUMMARY.search(err)
-            runtime, load, prompt, decode = map(float, found.groups()) if found else (0.0, None, None, None)
-            measured.update(images[0], decode_s=decode, load=load, prompt=prompt, first_step_at=images[0]["steps"][0][0])
-            measured["import"] = runtime
-            return measured
+            measured, images = self.run_ours(name, steps)
+            return {**measured, **images[0], "first_step_at": images[0]["steps"][0][0]}
         job = os.path.join(self.files, f"{name}.json")
         given = {
             "model": self.model,
@@ -146,8 +143,8 @@ class Engines:
         return {**measured, "decode_s": seconds(measured["decode"]), "latents": given["latents"], "image": given["image"]}
 
     def run_ours(self, name, steps, images=1, begin=None, extra=()):
-        """What was measured, each image's spans and files, and stderr. `begin` is a file of latents in which a run with
-        `denoising_start` starts instead of from noise, `extra` more flags."""
+        """What was measured, the summary included, and each image's spans and files. `begin` is a file of latents in which a run
+        with `denoising_start` starts instead of from noise, `extra` more flags."""
         program, flags = self.ours[name]
         where = os.path.join(self.files, name)
         shutil.rmtree(where, ignore_errors=True)
@@ -165,8 +162,13 @@ class Engines:
         environment = {**self.environment(), **self.ours_environment(name)}
         command = [program, "run", pipeline, "--json", "--save-latents", latents, *flags, *extra]
         out, err, measured = bench_process.run(command, environment, self.args.nice, self.args.limit, self.slices)
+        found = SUMMARY.search(err)
+        if not found:
+            raise ValueError(f"{program} printed no line of its timings: {err[-500:]}")
+        measured["precision"] = found[1] or "float32"
+        measured |= zip(("import", "load", "prompt", "decode_s"), map(float, found.groups()[1:]))
         lines = [json.loads(line) for line in out.splitlines()]
-        return measured, [self.spans(line) | {"latents": latents} for line in lines], err
+        return measured, [self.spans(line) | {"latents": latents} for line in lines]
 
     @staticmethod
     def spans(line):
@@ -177,18 +179,15 @@ class Engines:
         for call in timings["calls"]:
             steps.append([at, at + call])
             at += call
-        # A build without the key has no other precision.
-        precision = line.get("precision", "float32")
-        return {"steps": steps, "decode": [at, at + timings["until_decoded"]], "precision": precision, "image": line["path"]}
+        return {"steps": steps, "decode": [at, at + timings["until_decoded"]], "image": line["path"]}
 
     def parts(self, name, samples):
         """Spans of guided evaluations (`unet`) and of decodings (`decode`), the first of each first. Those of ours are of one
         process that makes an image of one step for each."""
         if name in self.ours:
-            measured, images, _ = self.run_ours(name, 1, samples + 1)
+            measured, images = self.run_ours(name, 1, samples + 1)
             unet, decode = [span for image in images for span in image["steps"]], [image["decode"] for image in images]
-            measured.update(unet=unet, decode=decode, precision=images[0]["precision"])
-            return measured
+            return {**measured, "unet": unet, "decode": decode}
         job = os.path.join(self.files, "parts.json")
         write_json(job, {"model": self.model, "size": self.size, "samples": samples})
         return self.child(name, job)

@@ -125,8 +125,8 @@ class Ours:
         self.runs, self.name, self.steps, self.every = runs, name, steps, every
 
     def run(self, steps, begin=None, extra=()):
-        _, images, _ = self.runs.run_ours(self.name, steps, begin=begin, extra=extra)
-        self.precision, self.image, self.calls = images[0]["precision"], images[0]["image"], len(images[0]["steps"])
+        measured, images = self.runs.run_ours(self.name, steps, begin=begin, extra=extra)
+        self.precision, self.image, self.calls = measured["precision"], images[0]["image"], len(images[0]["steps"])
         return np.load(images[0]["latents"])
 
     def guided(self, scale):
