@@ -7,7 +7,7 @@
 FOLDER/torch holds it as diffusers stores it, FOLDER/onnx as Optimum exports it: every axis free, float32, opset 18,
 by torch's TorchScript exporter, weights in model.onnx_data. FOLDER/complete is written last.
 
-Random weights draw no picture, but cost what trained ones cost. They are set so that the latents stay as large as those
+Random weights draw no image, but cost what trained ones cost. They are set so that the latents stay as large as those
 of a trained model: a path through the last skip connection makes the noise prediction mostly the normalised sample
 (silu(x) - silu(-x) = x), the random rest a small part of it; and the decoder's last layer is scaled to fill [-1, 1].
 """

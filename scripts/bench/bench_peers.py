@@ -3,13 +3,14 @@
     python scripts/bench/bench_peers.py ENGINE JOB.json       # prints one JSON object on stdout
     python scripts/bench/bench_peers.py versions | flops JOB.json
 
-Times in it are seconds since the process was asked for (BENCH_START, a reading of the monotonic clock), or durations.
-ENGINE is one of
+Times in it are seconds since the process was asked for (BENCH_START, a reading of the monotonic clock), or durations; a span
+is two such times. ENGINE is one of
 
-    ort         a loop over the graphs as few lines as can be, ONNX Runtime with its defaults
-    openvino    the same loop, OpenVINO's own reader of ONNX, shapes made static, its defaults
-    optimum     optimum-onnx' ORTStableDiffusionPipeline
-    diffusers   diffusers' StableDiffusionPipeline, torch eager
+    ort                a loop over the graphs as few lines as can be, ONNX Runtime with its defaults
+    openvino           the same loop, OpenVINO's own reader of ONNX, shapes made static, its defaults: bf16 where the CPU has it
+    openvino-float32   the same with INFERENCE_PRECISION_HINT f32
+    optimum            optimum-onnx' ORTStableDiffusionPipeline
+    diffusers          diffusers' StableDiffusionPipeline, torch eager
 
 The two loops open a graph when its turn comes and drop it afterwards, which is the least memory that takes.
 """
@@ -34,6 +35,8 @@ def now():
 class Ort:
     """Graphs on ONNX Runtime, as it comes."""
 
+    precision = "float32"
+
     def __init__(self, model):
         import onnxruntime
 
@@ -46,7 +49,10 @@ class Ort:
 
 
 class OpenVino:
-    """Graphs on OpenVINO."""
+    """Graphs on OpenVINO. `precision` is what the last graph it opened computes in."""
+
+    settings = {}
+    names = {"f32": "float32", "f16": "float16"}
 
     def __init__(self, model):
         import openvino
@@ -56,13 +62,20 @@ class OpenVino:
     def open(self, part, shapes):
         graph = self.core.read_model(os.path.join(self.model, "onnx", part, "model.onnx"))
         graph.reshape(shapes)
-        request = self.core.compile_model(graph, "CPU").create_infer_request()
+        compiled = self.core.compile_model(graph, "CPU", self.settings)
+        told = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
+        self.precision = self.names.get(told, told)
+        request = compiled.create_infer_request()
 
         def run(inputs):
             request.infer(inputs)
             return request.get_output_tensor(0).data.copy()
 
         return run
+
+
+class OpenVinoFloat32(OpenVino):
+    settings = {"INFERENCE_PRECISION_HINT": "f32"}
 
 
 class Euler:
@@ -89,7 +102,7 @@ class Euler:
 
 
 def sizes(job):
-    """Shapes of a guided run of one picture, by graph and input."""
+    """Shapes of a guided run of one image, by graph and input."""
     with open(os.path.join(job["model"], "onnx", "unet", "config.json"), encoding="utf-8") as f:
         width = json.load(f)["cross_attention_dim"]
     side = job["size"] // 8
@@ -116,7 +129,7 @@ def save(job, latents, pixels):
     from PIL import Image
 
     np.save(job["latents"], latents)
-    Image.fromarray(pixels).save(job["picture"])
+    Image.fromarray(pixels).save(job["image"])
 
 
 def loop(engine, job):
@@ -149,14 +162,14 @@ def loop(engine, job):
         both = np.concatenate([scheduler.scaled(i, x)] * 2)
         without, told = np.split(unet({"sample": both, "timestep": np.array(t), "encoder_hidden_states": states}), 2)
         x = scheduler.step(i, without + np.float32(job["guidance"]) * (told - without), x)
-        out["steps"].append(now() - start)
+        out["steps"].append([start, now()])
     del unet
     gc.collect()
     decode = opened("vae_decoder")
     start = now()
-    picture = decode({"latent_sample": x / np.float32(0.18215)})[0]
-    pixels = (np.clip(picture / 2 + 0.5, 0, 1) * 255).round().astype(np.uint8).transpose(1, 2, 0)
-    out["decode"], out["load"] = now() - start, load
+    image = decode({"latent_sample": x / np.float32(0.18215)})[0]
+    pixels = (np.clip(image / 2 + 0.5, 0, 1) * 255).round().astype(np.uint8).transpose(1, 2, 0)
+    out["decode"], out["load"], out["precision"] = [start, now()], load, graphs.precision
     save(job, x, pixels)
     return out
 
@@ -189,12 +202,12 @@ def pipeline(kind, job):
     def each(_pipe, _i, _t, given):
         nonlocal last, latents
         end = now()
-        out["steps"].append(end - last)
+        out["steps"].append([last, end])
         last, latents = end, given["latents"]
         return given
 
     latents, pipe.scheduler.scale_model_input = None, first
-    picture = pipe(
+    image = pipe(
         job["prompt"],
         num_inference_steps=job["steps"],
         guidance_scale=job["guidance"],
@@ -204,13 +217,13 @@ def pipeline(kind, job):
         output_type="np",
         callback_on_step_end=each,
     ).images[0]
-    out["prompt"], out["decode"] = out["first_step_at"] - called, now() - last
-    save(job, latents.numpy(), (picture * 255).round().astype(np.uint8))
+    out["prompt"], out["decode"], out["precision"] = out["first_step_at"] - called, [last, now()], "float32"
+    save(job, latents.numpy(), (image * 255).round().astype(np.uint8))
     return out
 
 
 def parts(engine, job):
-    """Times of single guided evaluations of the UNet and of single decodings, after one of each to warm up."""
+    """Spans of single guided evaluations of the UNet and of single decodings, the first of each first."""
     import numpy as np
 
     rng = np.random.default_rng(0)
@@ -220,16 +233,14 @@ def parts(engine, job):
         if part == "unet":
             given["timestep"] = np.array(500, dtype=np.float32)
         start = now()
-        run = engine(job["model"]).open(part, shapes[part])
-        out[name + "_load"] = now() - start
+        graphs = engine(job["model"])
+        run = graphs.open(part, shapes[part])
+        out[name + "_load"], out["precision"] = now() - start, graphs.precision
         out[name] = []
-        for i in range(job["samples"] + 1):
+        for _ in range(job["samples"] + 1):
             start = now()
             run(given)
-            if i == 0:
-                out[name + "_first"] = now() - start
-            else:
-                out[name].append(now() - start)
+            out[name].append([start, now()])
         del run
         gc.collect()
     return out
@@ -237,6 +248,8 @@ def parts(engine, job):
 
 class Torch:
     """The parts of the model in torch eager, called like graphs."""
+
+    precision = "float32"
 
     def __init__(self, model):
         self.model = os.path.join(model, "torch")
@@ -292,7 +305,7 @@ def versions():
     return found
 
 
-BARE = {"ort": Ort, "openvino": OpenVino}
+BARE = {"ort": Ort, "openvino": OpenVino, "openvino-float32": OpenVinoFloat32}
 
 
 def main():

@@ -7,8 +7,21 @@ import subprocess
 import threading
 import time
 
+import numpy as np
+
 CPUS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 TICK = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
+# The instruction sets that decide the rate of matrix products, as Linux spells them (x86-64, AArch64).
+INSTRUCTION_SETS = (
+    "avx2 fma avx512f avx512_vnni avx_vnni avx512_bf16 avx512_fp16 amx_tile amx_bf16 amx_int8 amx_fp16 asimd asimddp asimdhp bf16 i8mm sve sve2"
+).split()
+
+
+def instruction_sets():
+    """Those of INSTRUCTION_SETS that this CPU has."""
+    with open("/proc/cpuinfo", encoding="utf-8") as f:
+        flags = next((line.split(":")[1].split() for line in f if line.startswith(("flags", "Features"))), [])
+    return [name for name in INSTRUCTION_SETS if name in flags]
 
 
 def tree(pid):
@@ -40,16 +53,29 @@ def memory(pid):
     return out
 
 
-class Sampler(threading.Thread):
-    """Looks at a process tree twenty times a second and keeps the largest sums."""
+def cpu_seconds(pid):
+    """CPU time that a process has spent so far, or 0 where it has ended."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as f:
+            user, system = f.read().rpartition(")")[2].split()[11:13]
+    except OSError:
+        return 0.0
+    return (int(user) + int(system)) / TICK
 
-    def __init__(self, pid):
+
+class Sampler(threading.Thread):
+    """Looks at a process tree twenty times a second: keeps the largest sums of memory, and the CPU time spent by then."""
+
+    def __init__(self, pid, start):
         super().__init__(daemon=True)
-        self.pid, self.stop, self.peaks = pid, threading.Event(), {"rss": 0, "anon": 0, "file": 0}
+        self.pid, self.start_time, self.stop = pid, start, threading.Event()
+        self.peaks, self.cpu = {"rss": 0, "anon": 0, "file": 0}, []
 
     def run(self):
         while not self.stop.is_set():
-            seen = [m for m in map(memory, tree(self.pid)) if m]
+            pids = tree(self.pid)
+            seen = [m for m in map(memory, pids) if m]
+            self.cpu.append((time.monotonic() - self.start_time, sum(map(cpu_seconds, pids))))
             now = {
                 "rss": sum(m["VmHWM"] for m in seen),  # the kernel's own peak misses nothing between two looks
                 "anon": sum(m["RssAnon"] + m["RssShmem"] for m in seen),
@@ -100,6 +126,14 @@ def files_of(folder):
     return [os.path.join(d, f) for d, _, files in os.walk(folder) for f in files]
 
 
+def cpu_between(samples, span):
+    """CPU seconds spent in a span (start and end in seconds since the process began), from the samples of a run. They are
+    50 ms apart, so a span of less than a second says little."""
+    times, spent = zip(*samples)
+    start, end = np.interp(span, times, spent)
+    return float(end - start)
+
+
 class Failed(Exception):
     pass
 
@@ -146,6 +180,17 @@ class Slices(threading.Thread):
         return self.active[pid]
 
 
+def set_priority(pid, nice):
+    """Sets the priority of a process and of its session. Where the kernel groups sessions (autogroup), a process's own
+    priority counts within its session only, and the group has one too."""
+    try:
+        os.setpriority(os.PRIO_PROCESS, pid, nice)
+        with open(f"/proc/{pid}/autogroup", "w", encoding="ascii") as f:
+            f.write(str(nice))
+    except OSError:
+        pass  # only root may raise a priority
+
+
 def run(command, environment, nice=0, limit=3600, slices=None):
     """Runs a command to its end, in turns with others where there are slices. Returns its stdout, its stderr and what was
     measured."""
@@ -159,12 +204,9 @@ def run(command, environment, nice=0, limit=3600, slices=None):
         env={**os.environ, **environment, "BENCH_START": repr(start)},
         start_new_session=True,  # a scheduling group of its own
     )
-    try:
-        if nice:
-            os.setpriority(os.PRIO_PROCESS, process.pid, nice)
-    except OSError:
-        pass  # only root may raise a priority
-    sampler = Sampler(process.pid)
+    if nice:
+        set_priority(process.pid, nice)
+    sampler = Sampler(process.pid, start)
     sampler.start()
     texts = ["", ""]
 
@@ -199,4 +241,5 @@ def run(command, environment, nice=0, limit=3600, slices=None):
         "peak_rss": max(sampler.peaks["rss"], usage.ru_maxrss * 1024),
         "peak_anon": sampler.peaks["anon"],
         "peak_file": sampler.peaks["file"],
+        "cpu_samples": sampler.cpu,
     }

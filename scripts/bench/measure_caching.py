@@ -5,9 +5,9 @@ Run from the root of the repository, after `cargo build --release`, with nothing
 
     python scripts/bench/measure_caching.py [ldm-ort]
 
-Each setting draws the same eight pictures, 20 steps of the model's own scheduler under guidance 3. A line of the table: the
-mean of the evaluations made of a full run's; the mean seconds of a picture, from its prompt to its pixels without opening the
-model, and as a share of a full run's, which is timed before and after; the mean and the least PSNR against the pictures
+Each setting draws the same eight images, 20 steps of the model's own scheduler under guidance 3. A line of the table: the
+mean of the evaluations made of a full run's; the mean seconds of a image, from its prompt to its pixels without opening the
+model, and as a share of a full run's, which is timed before and after; the mean and the least PSNR against the images
 of the full run, and the mean SSIM, as `ldm-ort run --compare` has them.
 """
 
@@ -103,7 +103,7 @@ def named(setting):
 
 
 def draw(program, setting, folder):
-    """The objects of `--json` of the pictures, which are in `folder`."""
+    """The objects of `--json` of the images, which are in `folder`."""
     with open(f"{folder}/pipeline.toml", "w") as file:
         file.write(pipeline(setting))
     command = [program, "run", "--json", "--quiet", f"{folder}/pipeline.toml", "--output", folder]

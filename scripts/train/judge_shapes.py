@@ -195,10 +195,11 @@ def judge_img2img(image, scene, before):
 
 
 class Engine:
-    """ldm-ort as a subprocess."""
+    """ldm-ort as a subprocess, `flags` behind those of every run."""
 
-    def __init__(self, binary, model, guidance, rescale, steps):
+    def __init__(self, binary, model, guidance, rescale, steps, flags=()):
         self.binary, self.model, self.guidance, self.rescale, self.steps = binary, os.path.abspath(model), guidance, rescale, steps
+        self.flags = flags
 
     def run(self, folder, name, table, seed):
         extra = f"guidance_rescale = {self.rescale}\n" if self.rescale else ""
@@ -208,7 +209,7 @@ class Engine:
                 f"[model]\npath = {json.dumps(self.model)}\n\n{table}guidance_scale = {self.guidance}\n{extra}\n"
                 f"[run]\nsteps = {self.steps}\nseed = {seed}\n\n[output]\ndir = {json.dumps(os.path.join(folder, name))}\n"
             )
-        done = subprocess.run([self.binary, "run", path, "--json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        done = subprocess.run([self.binary, "run", path, "--json", *self.flags], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         if done.returncode != 0:
             raise SystemExit(f"ldm-ort failed ({done.returncode}) on {path}:\n{done.stderr[-2000:]}")
         rows = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
@@ -422,6 +423,7 @@ def main():
     p.add_argument("--guidance", type=float, default=4.0)
     p.add_argument("--guidance-rescale", type=float, default=0.0)
     p.add_argument("--steps", type=int, default=20)
+    p.add_argument("--precision", help="the program's --precision")
     p.add_argument("--count", type=int, help="fewer prompts, for a quick look")
     p.add_argument("--json", metavar="FILE")
     p.add_argument("--sheet", metavar="FOLDER")
@@ -445,7 +447,8 @@ def main():
             p.error("name the ldm-ort program, or --torch CHECKPOINT, or --self-check")
         if not os.path.exists(args.binary):
             p.error(f"there is no program {args.binary}")
-        maker = Engine(os.path.abspath(args.binary), args.model, args.guidance, args.guidance_rescale, args.steps)
+        flags = ["--precision", args.precision] if args.precision else []
+        maker = Engine(os.path.abspath(args.binary), args.model, args.guidance, args.guidance_rescale, args.steps, flags)
     for t in tests:
         if t not in TESTS:
             p.error(f"no test {t!r}: there are {', '.join(TESTS)}")
