@@ -3,8 +3,9 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
-from triton_server import PROMPTS, STEPS, check, failure, infer, pixels, snippet
+from triton_server import PROMPTS, STEPS, check, failure, infer, parity, pixels, snippet
 
 
 @check
@@ -71,6 +72,30 @@ def input_images(context):
     task = f'[task.image-to-image]\nimage = {json.dumps(str(path))}\n'
     assert (other[0] == pixels(context.commanded(PROMPTS[1], 9, task=task))).all()
     return "files and pixels: equal"
+
+
+@check
+def parity_of_front_ends(context):
+    """The requests in tests/parity: the command's files, and its pixels for input images in memory."""
+    images = 0
+    for case in parity("requests.json"):
+        folder = context.folder / f"parity-{case['name']}"
+        folder.mkdir()
+        (folder / case["pipeline"]).write_text(parity(case["pipeline"]))
+        encoding = ["--format", case["format"]] + (["--quality", str(case["quality"])] if "quality" in case else [])
+        command = [context.arguments.command, "run", folder / case["pipeline"], *case["flags"], *encoding, "-q", "-o", folder]
+        answer = subprocess.run(command, env=context.environment, check=True, capture_output=True, text=True)
+        expected = [Path(line).read_bytes() for line in answer.stdout.splitlines()]
+        model, inputs = f"parity_{case['name']}", case.get("inputs", {})
+        context.load(model)
+        for client in context.clients:
+            whole = {"REQUEST": json.dumps({**case["request"], **inputs})}
+            assert list(infer(client, model, whole, ["ENCODED"]).as_numpy("ENCODED")) == expected, case["name"]
+            memory = {key.upper(): Path(path).read_bytes() for key, path in inputs.items()}
+            encoded = infer(client, model, {"REQUEST": json.dumps(case["request"]), **memory}, ["ENCODED"]).as_numpy("ENCODED")
+            assert all((pixels(a) == pixels(b)).all() for a, b in zip(encoded, expected, strict=True)), case["name"]
+        images += len(expected)
+    return f"{images} images, HTTP and gRPC: equal"
 
 
 @check

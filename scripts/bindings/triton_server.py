@@ -49,6 +49,12 @@ def snippet(start):
     return block
 
 
+def parity(name):
+    """A file of tests/parity, the requests that every front end answers with the same bytes."""
+    text = (ROOT / "tests" / "parity" / name).read_text().replace("@ROOT@", str(ROOT))
+    return json.loads(text) if name.endswith(".json") else text
+
+
 def free_ports(count):
     sockets = [socket.socket() for _ in range(count)]
     for each in sockets:
@@ -103,6 +109,7 @@ input [{ name: "PROMPT" data_type: TYPE_STRING dims: [-1] }, { name: "SEED" data
 output [{ name: "IMAGE" data_type: TYPE_UINT8 dims: [-1, -1, -1, 3] }, { name: "ENCODED" data_type: TYPE_STRING dims: [-1] }]
 """
         self.model("declared", path + self.parameter("format", "webp") + declared)
+        self.parity(self.parameter("allow_paths", "true"))
         self.model("no_pipeline", "")
         self.model("no_model", self.parameter("pipeline", "absent.toml"))
         self.model("bad_settings", path + self.parameter("settings", '{"device": {"threads": "many"}}'))
@@ -112,6 +119,13 @@ output [{ name: "IMAGE" data_type: TYPE_UINT8 dims: [-1, -1, -1, 3] }, { name: "
         self.model("bad_input", path + 'input [{ name: "PROMT" data_type: TYPE_STRING dims: [1] }]\n')
 
         self.guide()
+
+    def parity(self, paths):
+        """A model for each format of the requests in tests/parity, from their pipeline file."""
+        for case in parity("requests.json"):
+            form = "".join(self.parameter(key, case[key]) for key in ("format", "quality") if key in case)
+            self.model(f"parity_{case['name']}", self.parameter("pipeline", "text.toml") + paths + form)
+            (self.repository / f"parity_{case['name']}" / "1" / "text.toml").write_text(parity("text.toml"))
 
     def guide(self):
         """The model of the guide, with its configuration as written."""

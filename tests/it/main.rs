@@ -14,6 +14,7 @@ mod deepcache;
 mod docs;
 mod engine;
 mod errors;
+mod examples;
 mod graph_cache;
 mod input_images;
 mod layouts;

@@ -11,6 +11,8 @@ use ort_sys::OrtApi;
 
 #[path = "../../../tests/it/common/fixtures.rs"]
 mod fixtures;
+#[path = "programs/parity.rs"]
+mod parity;
 
 /// The functions of ONNX Runtime that `host.c` calls, by their places in its table.
 const ORT: &[(&str, usize)] = &[

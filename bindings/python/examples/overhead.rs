@@ -1,8 +1,13 @@
-//! The Rust half of `scripts/bindings/python_overhead.py`: times calls of a pipeline, and prints the seconds of each.
+//! The Rust part of `scripts/bindings/overhead.py`: prints the seconds and the CPU seconds of calls of a pipeline.
 
 use std::time::Instant;
 
 use ldm_ort::{Engine, Request};
+
+unsafe extern "C" {
+    /// The CPU time of the process in microseconds.
+    safe fn clock() -> std::ffi::c_long;
+}
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -10,9 +15,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut pipeline = Engine::builder().build()?.open(pipeline)?;
     pipeline.generate(&Request::new())?;
     for seed in 0..calls.parse()? {
-        let started = Instant::now();
+        let (started, cpu) = (Instant::now(), clock());
         let images = pipeline.generate(&Request::new().seed(seed))?;
-        println!("{} {}", started.elapsed().as_secs_f64(), images[0].seed());
+        let pixel = images[0].rgb().last().ok_or("no pixels")?;
+        println!("{:.9} {:.9} {pixel}", started.elapsed().as_secs_f64(), (clock() - cpu) as f64 / 1e6);
     }
     Ok(())
 }

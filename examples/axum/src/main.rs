@@ -1,5 +1,5 @@
 //! Answers `curl -d '{"prompt": "a red circle", "seed": 7}' localhost:8080 >circle.png` with an image; one request at a time.
-//! A client that goes away cancels its run. `cargo run --release -p ldm-ort-axum -- pipeline.toml`
+//! A client that goes away cancels its run. `cargo run --release -p ldm-ort-axum -- pipeline.toml 127.0.0.1:8080`
 
 use std::sync::{Arc, Mutex};
 
@@ -41,7 +41,8 @@ async fn generate(State(pipeline): State<Arc<Mutex<Pipeline>>>, body: String) ->
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let pipeline = Engine::default().open(std::env::args().nth(1).unwrap_or_else(|| "pipeline.toml".to_owned()))?;
+    let argument = |at, default: &str| std::env::args().nth(at).unwrap_or_else(|| default.to_owned());
+    let pipeline = Engine::default().open(argument(1, "pipeline.toml"))?;
     let app = Router::new().route("/", post(generate)).with_state(Arc::new(Mutex::new(pipeline)));
-    Ok(axum::serve(tokio::net::TcpListener::bind("127.0.0.1:8080").await?, app).await?)
+    Ok(axum::serve(tokio::net::TcpListener::bind(argument(2, "127.0.0.1:8080")).await?, app).await?)
 }

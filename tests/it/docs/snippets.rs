@@ -9,10 +9,10 @@ use crate::common::{Answer, answer};
 
 /// Commands that are not run, by the words they begin with.
 const SKIPPED: [(&str, &str); 9] = [
-    ("cargo ", "builds the program anew"),
-    ("scripts/bindings/install_c.sh ", "builds the program anew"),
-    ("tritonserver ", "another program; scripts/bindings/triton_test.py runs it"),
-    ("pip ", "builds the program anew"),
+    ("cargo ", "builds the program anew; scripts/guides.sh runs it"),
+    ("scripts/bindings/install_c.sh ", "builds the program anew; scripts/bindings/c_test.sh runs it"),
+    ("tritonserver ", "another program; scripts/guides.sh runs it"),
+    ("pip ", "builds the program anew; scripts/guides.sh runs it"),
     ("python ", "needs torch or other programs"),
     ("scripts/check", "runs all of the tests"),
     ("git ", "needs the network"),
