@@ -1,6 +1,7 @@
-//! The native half of the Python package `ldm_ort`: pipelines, images, events, errors. `python/ldm_ort` is the other half,
+//! The native half of the Python package `ldm_ort`: pipelines, batches, images, events, errors. `python/ldm_ort` is the other half,
 //! which reads keyword arguments.
 
+mod batch;
 mod cancel;
 mod errors;
 mod events;
@@ -20,6 +21,8 @@ mod _native {
 
     use super::*;
 
+    #[pymodule_export]
+    use super::batch::Batch;
     #[pymodule_export]
     use super::cancel::Cancel;
     #[pymodule_export]

@@ -19,7 +19,7 @@ const TICK: Duration = Duration::from_millis(20);
 const STACK_BYTES: usize = 8 << 20;
 
 /// Receives events on the thread that works.
-pub(crate) type Observer<'a> = dyn FnMut(Event) + 'a;
+pub(crate) type Observer<'a> = dyn FnMut(Event) + Send + 'a;
 
 /// The arguments of a call about its events and its end.
 pub(crate) struct Watch {
