@@ -58,7 +58,7 @@ impl ManifestEntry {
     }
 
     pub(super) fn failure(line: &InputLine, error: &Error) -> Self {
-        let request = line.number.is_none().then(|| line.text().to_owned());
+        let request = Some(line.text()).filter(|text| line.number.is_none() && !text.is_empty()).map(str::to_owned);
         let (image, key, seed, file, seconds) = (None, None, None, None, None);
         Self { line: line.number, image, key, seed, file, seconds, request, error: Some(error.to_string()) }
     }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use ldm_ort::batch::{BatchEvent, ImageBatch, InputLine, OpenBatch, Shard, batch_spec, open_store};
+use ldm_ort::batch::{BatchEvent, ImageBatch, InputLine, OpenBatch, Shard, Store, batch_spec, open_store};
 use ldm_ort::{Error, Overrides};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -44,6 +44,12 @@ impl BatchRequest {
     }
 }
 
+/// The store of a folder or a bucket, by the variables of this process.
+pub(crate) fn store_of(out: &str) -> ldm_ort::Result<Arc<dyn Store>> {
+    let variables = std::env::vars_os();
+    open_store(out, variables.filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))))
+}
+
 /// The name of a manifest below the batch's folder.
 fn manifest_name(name: Option<&str>) -> PyResult<String> {
     let Some(name) = name else { return Ok(Shard::default().manifest()) };
@@ -75,10 +81,7 @@ impl Batch {
         let (format, manifest) = (format_of(format, quality)?, manifest_name(manifest)?);
         let engine = engine.0.clone();
         let opened = py.detach(|| {
-            let variables = std::env::vars_os();
-            let variables =
-                variables.filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-            let store = open_store(&out, variables)?;
+            let store = store_of(&out)?;
             let spec = batch_spec(&pipeline, overrides)?;
             ImageBatch { engine, spec, store, shard: Shard::default(), manifest, format }.open()
         });

@@ -39,6 +39,12 @@ mod _native {
     /// The exit code of a program of Rust that panicked.
     const PANICKED: u8 = 101;
 
+    /// Raises ValueError for a folder or bucket that there is no store for. Touches no file, and sends nothing.
+    #[pyfunction]
+    fn check_store(out: &str) -> PyResult<()> {
+        super::batch::store_of(out).map(|_| ()).map_err(|error| super::errors::to_python(&error))
+    }
+
     /// Runs the command with its arguments, the first of which is its name, and returns the exit code.
     #[pyfunction]
     fn run_command(
