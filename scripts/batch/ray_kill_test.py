@@ -1,6 +1,6 @@
 """Kills the actors of a batch on Ray again and again, and counts what was lost, what is wrong, and what was made twice.
 
-    pip install 'ray[data]' WHEEL
+    pip install 'ray[data]<2.64' WHEEL
     python scripts/batch/ray_kill_test.py --jobs 2000 --actors 2 --every 2
 
 `ldm-ort batch` makes the reference, undisturbed. Then `ldm_ort.ray.generate` makes the same images, and every few seconds one of

@@ -49,7 +49,9 @@ pub fn read_lines(mut input: impl BufRead, form: LineForm) -> std::io::Result<Ve
             Err("the line is longer than 64 MiB".to_owned())
         } else {
             let start = if number == 1 { bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(&bytes) } else { &bytes };
-            std::str::from_utf8(start).map(|text| text.trim().to_owned()).map_err(|_| "the line is not UTF-8 text".to_owned())
+            std::str::from_utf8(start)
+                .map(|text| text.trim().to_owned())
+                .map_err(|_| "the line is not UTF-8 text".to_owned())
         };
         if text.as_ref().is_ok_and(String::is_empty) {
             continue;

@@ -214,7 +214,11 @@ impl<'a> Display<'a> {
                     let Self { bars, out, .. } = self;
                     bars.suspend(|| output::text(*out, &format!("{line}\n")))?;
                 }
-                self.say(&format!("line {} failed: {}", entry.line.unwrap_or_default(), entry.error.as_deref().unwrap_or_default()));
+                self.say(&format!(
+                    "line {} failed: {}",
+                    entry.line.unwrap_or_default(),
+                    entry.error.as_deref().unwrap_or_default()
+                ));
             }
         }
         Ok(())

@@ -56,7 +56,9 @@ fn manifest_name(name: Option<&str>) -> PyResult<String> {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
     if name.is_empty() || !name.bytes().all(is_plain) {
         let problem = format!("manifest: expected letters, digits, - and _, found {name:?}");
-        return Err(PyValueError::new_err(format!("{problem}\n  hint: it is the name of a file in the folder manifest/")));
+        return Err(PyValueError::new_err(format!(
+            "{problem}\n  hint: it is the name of a file in the folder manifest/"
+        )));
     }
     Ok(format!("manifest/{name}.jsonl"))
 }

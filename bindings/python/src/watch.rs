@@ -50,6 +50,8 @@ impl Watch {
     ) -> PyResult<T> {
         let own = ldm_ort::Cancel::new();
         let watcher = Watcher { watch: self, own: &own, has_signals: is_main_thread(py)? };
+        // A run may be shorter than a tick.
+        watcher.look_at_switch();
         let (events, received) = sync_channel(0);
         let (answer, answers) = sync_channel(0);
         let reports_all = self.callback.is_some();

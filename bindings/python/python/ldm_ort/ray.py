@@ -25,7 +25,7 @@ try:
     import ray  # type: ignore[import-not-found]
     import ray.data  # type: ignore[import-not-found]
 except ImportError as error:
-    raise ImportError(f"ldm_ort.ray needs Ray Data: {error}\n  hint: pip install 'ray[data]'") from error
+    raise ImportError(f"ldm_ort.ray needs Ray Data: {error}\n  hint: pip install 'ray[data]<2.64'") from error
 
 __all__ = ["generate"]
 
