@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import signal
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -84,7 +85,7 @@ def test_an_actor_has_as_many_threads_as_cpus(generate, tmp_path):
     for cpus, threads in ((1, 1), (2, 2), (0.5, 1)):
         row = generate([{"prompt": f"on {cpus} CPUs"}], num_cpus=cpus)[0]
         record = json.loads(PIL.Image.open(tmp_path / "out" / row["file"]).text["ldm-ort"])
-        assert record["device"]["threads"] == threads
+        assert tomllib.loads(record["pipeline"])["device"]["threads"] == threads
 
 
 def test_wrong_rows_are_recorded_and_passed_over(generate, tmp_path):

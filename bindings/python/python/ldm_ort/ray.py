@@ -148,7 +148,7 @@ class _Actor:
     def __call__(self, table: "pyarrow.Table") -> "pyarrow.Table":
         columns = _request_columns(table.column_names, self._keep)
         requests = [_request(row, columns) for row in table.select(list(columns)).to_pylist()]
-        lines = table.column(LINE).to_pylist() if LINE in table.column_names else None
+        lines = [_line(line) for line in table.column(LINE).to_pylist()] if LINE in table.column_names else None
         rows = self._batch.run(requests, lines=lines)
         # Arrow's `take` refuses the columns that Ray has for arrays.
         result = pyarrow.concat_tables([table.slice(row["request"], 1) for row in rows]) if rows else table.slice(0, 0)
@@ -189,6 +189,10 @@ def _request(row: Mapping[str, Any], columns: Mapping[str, str]) -> dict[str, An
         is_whole = isinstance(value, float) and value.is_integer() and abs(value) < EXACT
         request[field] = int(value) if field in INTEGERS and is_whole else _without_nulls(value)
     return {field: value for field, value in request.items() if not _is_null(value)}
+
+
+def _line(value: Any) -> int | None:
+    return None if _is_null(value) else int(value)
 
 
 def _seed(request: Mapping[str, Any]) -> int | None:
