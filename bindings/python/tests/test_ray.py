@@ -5,7 +5,7 @@ import logging
 import os
 import signal
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy
@@ -19,25 +19,26 @@ import ray  # noqa: E402
 import ray.data  # noqa: E402
 from conftest import images_of  # noqa: E402
 
-# The file that says how many more runs of batches end their process.
-KILLS = "LDM_ORT_TEST_KILLS"
+def killing(kills: str) -> Callable[[], None]:
+    """Makes the function that a process of Ray runs first. The first runs of batches kill it, as many as the file says."""
 
+    # A function of this module itself would be one to import, which Ray's processes cannot.
+    def setup() -> None:
+        import ldm_ort
 
-def end_processes() -> None:
-    """Makes the first runs of batches in this process kill it, as many as the file says."""
-    import ldm_ort
+        run = ldm_ort.Batch.run
 
-    run = ldm_ort.Batch.run
+        def killed_run(self, requests, **keywords):
+            path = Path(kills)
+            left = int(path.read_text())
+            if left > 0:
+                path.write_text(str(left - 1))
+                os.kill(os.getpid(), signal.SIGKILL)
+            return run(self, requests, **keywords)
 
-    def killed_run(self, requests, **keywords):
-        path = Path(os.environ[KILLS])
-        left = int(path.read_text())
-        if left > 0:
-            path.write_text(str(left - 1))
-            os.kill(os.getpid(), signal.SIGKILL)
-        return run(self, requests, **keywords)
+        ldm_ort.Batch.run = killed_run
 
-    ldm_ort.Batch.run = killed_run
+    return setup
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +46,7 @@ def kills(tmp_path_factory) -> Iterator[Path]:
     """Ray on two CPUs, and the file with the number of kills."""
     path = tmp_path_factory.mktemp("ray") / "kills"
     path.write_text("0")
-    environment = {"worker_process_setup_hook": end_processes, "env_vars": {KILLS: str(path), "LDM_ORT_OPTIMIZE": "0"}}
+    environment = {"worker_process_setup_hook": killing(str(path))}
     ray.init(num_cpus=2, runtime_env=environment, include_dashboard=False, log_to_driver=False, logging_level=logging.FATAL)
     ray.data.DataContext.get_current().enable_progress_bars = False
     yield path
