@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Builds the Python wheel, installs it into a new virtual environment, and runs its tests there.
 # usage: scripts/bindings/python.sh [PROFILE] [PYTEST_ARGUMENT...]
-# PROFILE is one of Cargo's, dev by default. PYTHON names the interpreter, python3 by default.
+# PROFILE is one of Cargo's, dev by default. PYTHON names the interpreter, python3 by default. LDM_ORT_RAY=1 adds the tests with
+# Ray, which is a large download.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 profile=${1-dev}
@@ -38,3 +39,10 @@ tests=bindings/python/tests
 # With the package onnxruntime in the same environment.
 "$folder/venv/bin/pip" install -q onnxruntime
 "$folder/venv/bin/python" -m pytest -q "$tests/test_onnxruntime.py"
+
+if [ -n "${LDM_ORT_RAY-}" ]; then
+  "${PYTHON-python3}" -m venv "$folder/ray"
+  "$folder/ray/bin/pip" install -q numpy pillow pytest 'ray[data]>=2.60,<2.64'
+  "$folder/ray/bin/pip" install -q --force-reinstall --no-deps "$folder"/wheels/*.whl
+  "$folder/ray/bin/python" -m pytest -q "$tests/test_ray.py" "$tests/test_docs.py" -k ray
+fi

@@ -14,18 +14,18 @@ use crate::error::{Error, Result};
 use crate::image::ImageFormat;
 use crate::spec::Spec;
 
-/// A batch: the requests of a file, on one pipeline, into one store.
-pub struct ImageBatch<'a> {
+/// A batch: requests on one pipeline, into one store.
+pub struct ImageBatch {
     /// The engine that opens the pipeline.
-    pub engine: &'a Engine,
+    pub engine: Engine,
     /// The pipeline that requests are over.
     pub spec: Spec,
-    /// The requests.
-    pub lines: &'a [InputLine],
     /// The place of images.
-    pub store: &'a dyn Store,
+    pub store: Arc<dyn Store>,
     /// The share of the images that is made.
     pub shard: Shard,
+    /// The manifest that is written, below the batch's folder: [`Shard::manifest`], or a process's own.
+    pub manifest: String,
     /// The format of the images' files. It is not part of their keys.
     pub format: ImageFormat,
 }
@@ -61,7 +61,16 @@ pub enum BatchEvent<'e> {
     StoredElsewhere,
     /// A line failed.
     Failed {
+        /// The index of the line among those of the run.
+        at: usize,
         /// Its line in the manifest.
+        entry: &'e ManifestEntry,
+    },
+    /// An image of the shard is stored and in the manifest. Reported at the end for each image of each line, in their order.
+    Recorded {
+        /// The index of the line among those of the run.
+        at: usize,
+        /// Its line in the manifest; without seconds if this run did not make it.
         entry: &'e ManifestEntry,
     },
 }
@@ -92,7 +101,7 @@ pub struct Summary {
 /// A request with images to make.
 pub(super) struct PendingRequest {
     /// The index of its line.
-    pub(super) line: usize,
+    pub(super) at: usize,
     /// The seed that it was given, if it has none.
     pub(super) seed: Option<u64>,
     /// The number of its images, of all shards.
@@ -103,15 +112,16 @@ pub(super) struct PendingRequest {
 /// An image to be stored.
 pub(super) struct Job {
     pub(super) image: Image,
-    pub(super) line: usize,
+    /// The number of its line.
+    pub(super) line: Option<usize>,
     pub(super) planned: PlannedImage,
     pub(super) claim: Arc<Claim>,
 }
 
 /// The parts that both threads write to.
-pub(super) struct Shared<'a> {
-    pub(super) manifest: Mutex<Manifest<'a>>,
-    /// The seconds of each image that was made.
+pub(super) struct Shared {
+    pub(super) manifest: Mutex<Manifest>,
+    /// The seconds of each image that the run has made.
     pub(super) made: Mutex<HashMap<Key, f64>>,
 }
 
@@ -119,19 +129,18 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl ImageBatch<'_> {
-    /// Records a line that failed.
+impl Shared {
+    /// Records a line that failed, the one with the index `at`.
     pub(super) fn fail(
         &self,
-        line: usize,
+        (at, line): (usize, &InputLine),
         error: &Error,
-        shared: &Shared<'_>,
         summary: &mut Summary,
         observe: BatchObserver<'_>,
     ) -> Result<()> {
         summary.failed += 1;
         let entry = ManifestEntry::failure(line, error);
-        lock(&shared.manifest).add(&entry)?;
-        observe(BatchEvent::Failed { entry: &entry })
+        lock(&self.manifest).add(&entry)?;
+        observe(BatchEvent::Failed { at, entry: &entry })
     }
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::definition::{BatchEvent, BatchObserver, ImageBatch, Job, PendingRequest, Shared, Summary};
+use super::lines::InputLine;
 use crate::engine::{BackgroundWriter, Event, Image, Pipeline, Request};
 use crate::error::{Error, ErrorKind, Result};
 use crate::session::Cancel;
@@ -15,17 +16,18 @@ const MOST_FAILURES: usize = 10;
 const WAIT: Duration = Duration::from_millis(200);
 
 /// The thread that runs the pipeline.
-pub(super) struct Maker<'m, 'a, 's> {
-    pub(super) batch: &'m ImageBatch<'a>,
-    pub(super) shared: &'m Shared<'s>,
+pub(super) struct Maker<'m> {
+    pub(super) batch: &'m ImageBatch,
+    pub(super) lines: &'m [InputLine],
+    pub(super) shared: &'m Shared,
     pub(super) summary: &'m mut Summary,
     pub(super) cancel: &'m Cancel,
     pub(super) observe: BatchObserver<'m>,
     /// The failures in a row that were not the requests' own.
-    pub(super) failures: usize,
+    pub(super) failures: &'m mut usize,
 }
 
-impl Maker<'_, '_, '_> {
+impl Maker<'_> {
     /// Makes the requests, those that another process has claimed last.
     pub(super) fn make_all(
         &mut self,
@@ -73,7 +75,7 @@ impl Maker<'_, '_, '_> {
                 missing.push(image);
             }
         }
-        let line = &batch.lines[pending.line];
+        let line = &self.lines[pending.at];
         let mut request = line.request()?;
         if let Some(seed) = pending.seed {
             request = request.seed(seed);
@@ -89,9 +91,9 @@ impl Maker<'_, '_, '_> {
                 Some(Job { image, line: line.number, planned, claim: Arc::clone(&claim) })
             };
             match self.run(&request, &job, pipeline, writer) {
-                Ok(()) => self.failures = 0,
+                Ok(()) => *self.failures = 0,
                 Err(error) => {
-                    self.judge(line.number, error)?;
+                    self.judge(pending.at, error)?;
                     break;
                 }
             }
@@ -123,12 +125,12 @@ impl Maker<'_, '_, '_> {
     ///
     /// # Errors
     /// The failure itself if the batch has to end.
-    fn judge(&mut self, line: usize, error: Error) -> Result<()> {
+    fn judge(&mut self, at: usize, error: Error) -> Result<()> {
         if error.kind() == ErrorKind::Interrupted || self.cancel.is_cancelled() {
             return Err(error);
         }
-        self.batch.fail(line, &error, self.shared, self.summary, self.observe)?;
-        self.failures = if error.kind() == ErrorKind::Request { 0 } else { self.failures + 1 };
-        if self.failures == MOST_FAILURES { Err(error) } else { Ok(()) }
+        self.shared.fail((at, &self.lines[at]), &error, self.summary, self.observe)?;
+        *self.failures = if error.kind() == ErrorKind::Request { 0 } else { *self.failures + 1 };
+        if *self.failures >= MOST_FAILURES { Err(error) } else { Ok(()) }
     }
 }

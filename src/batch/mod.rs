@@ -4,7 +4,7 @@
 //! pixels ([`canonical`](BatchPlanner::plan) form of the request, digests of the model and of input files). The image is
 //! stored as `<first two digits>/<key>.png`. A run makes the images of its [`Shard`] that are not stored yet, so that runs
 //! can be repeated, killed, split differently and moved to other machines, and no image is made twice. A [`Store`] is a
-//! folder, or with the feature `s3` a bucket.
+//! folder, or with the feature `s3` a bucket. An [`OpenBatch`] keeps the pipeline open from one run to the next.
 
 mod canonical;
 mod definition;
@@ -13,6 +13,7 @@ mod lines;
 mod local_store;
 mod maker;
 mod manifest;
+mod opening;
 mod planner;
 mod run;
 #[cfg(feature = "s3")]
@@ -27,7 +28,9 @@ pub use key::Key;
 pub use lines::{InputLine, LineForm, read_lines};
 pub use local_store::LocalStore;
 pub use manifest::ManifestEntry;
+pub use opening::{batch_spec, open_store};
 pub use planner::{BatchPlanner, PlannedImage, PlannedRequest};
+pub use run::OpenBatch;
 #[cfg(feature = "s3")]
 pub use s3_store::S3Store;
 pub use shard::Shard;

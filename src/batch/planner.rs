@@ -26,8 +26,8 @@ pub struct BatchPlanner {
 pub struct PlannedRequest {
     /// The request, with a seed.
     pub request: Request,
-    /// The number of the line, counted from 1.
-    pub line: usize,
+    /// The number of the line, counted from 1, if it has one.
+    pub line: Option<usize>,
     /// The images, in the order of the request.
     pub images: Vec<PlannedImage>,
     /// The seed that was derived, if the request has none.

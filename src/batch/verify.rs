@@ -7,6 +7,7 @@ use toml::{Table, Value};
 
 use super::definition::ImageBatch;
 use super::key::Key;
+use super::lines::InputLine;
 use super::planner::{BatchPlanner, PlannedImage, PlannedRequest};
 use super::whole::{EDGE, is_whole};
 use crate::error::{Error, Result};
@@ -22,7 +23,8 @@ const MEGAPIXELS: usize = 4000;
 #[non_exhaustive]
 pub struct Finding {
     /// The number of the input's line, counted from 1.
-    pub line: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub line: Option<usize>,
     /// The index of the image in the request; absent if the line itself is at fault.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub image: Option<usize>,
@@ -55,14 +57,15 @@ pub struct Verification {
 /// [`Error::Model`] for a model directory that cannot be read, [`Error::Io`] if the store cannot be read,
 /// [`Error::Interrupted`], and the error of `report`.
 pub fn verify(
-    batch: &ImageBatch<'_>,
+    batch: &ImageBatch,
+    lines: &[InputLine],
     cancel: &Cancel,
     report: &mut dyn FnMut(&Finding) -> Result<()>,
 ) -> Result<Verification> {
-    let planner = BatchPlanner::new(batch.engine, &batch.spec)?;
+    let planner = BatchPlanner::new(&batch.engine, &batch.spec)?;
     let mut seen = HashSet::new();
-    let mut result = Verification { lines: batch.lines.len(), ..Verification::default() };
-    for line in batch.lines {
+    let mut result = Verification { lines: lines.len(), ..Verification::default() };
+    for line in lines {
         let planned = match planner.plan(line) {
             Ok(planned) => planned,
             Err(error) if batch.shard.contains(Key::of(&line.identity())) => {

@@ -16,9 +16,9 @@ use super::progress::Progress;
 use super::remaining;
 use super::standard_input::{NAME, load_spec, read_prompts};
 use crate::batch::{
-    BatchEvent, Finding, ImageBatch, InputLine, LineForm, LocalStore, Shard, Store, Summary, read_lines, verify,
+    BatchEvent, Finding, ImageBatch, InputLine, LineForm, Shard, Summary, batch_spec, open_store, read_lines, verify,
 };
-use crate::engine::{Engine, Event, model_spec};
+use crate::engine::Event;
 use crate::error::{Error, Result, count_of};
 use crate::files;
 use crate::spec::Spec;
@@ -34,19 +34,26 @@ const LINE_EVERY: Duration = Duration::from_secs(30);
 pub fn batch(args: &BatchArgs, global: &Global, out: &mut (dyn Write + Send)) -> Result<()> {
     match &args.action {
         Some(BatchAction::Verify(args)) => {
-            with_batch(args, global, |batch, name, interrupt| check_images(batch, name, args.json, interrupt, out))
+            with_batch(args, global, |batch, input, interrupt| check_images(&batch, input, args.json, interrupt, out))
         }
-        None => with_batch(&args.images, global, |batch, name, interrupt| {
-            make_images(batch, name, (args.images.json, global.quiet), interrupt, out)
+        None => with_batch(&args.images, global, |batch, input, interrupt| {
+            make_images(batch, input, (args.images.json, global.quiet), interrupt, out)
         }),
     }
 }
 
-/// Reads what the flags name, for `work` on it; `name` is that of the requests in messages.
+/// The requests.
+struct Input {
+    lines: Vec<InputLine>,
+    /// The name of their file in messages.
+    name: PathBuf,
+}
+
+/// Reads what the flags name, for `work` on it.
 fn with_batch(
     args: &BatchImageArgs,
     global: &Global,
-    work: impl FnOnce(&ImageBatch<'_>, &Path, &Interrupt) -> Result<()>,
+    work: impl FnOnce(ImageBatch, &Input, &Interrupt) -> Result<()>,
 ) -> Result<()> {
     let missing = |what: &str| Error::input("ldm-ort batch", format!("{what} is missing"), "see ldm-ort batch --help");
     let pipeline = args.pipeline.as_ref().ok_or_else(|| missing("PIPELINE.toml"))?;
@@ -57,56 +64,25 @@ fn with_batch(
         Some(text) => Shard::parse(text, &|name| std::env::var(name).ok().filter(|value| !value.is_empty()))?,
         None => Shard::default(),
     };
-    let store = open_store(out)?;
-    let (spec, lines, name) = read_inputs(args, pipeline, requests)?;
+    let variables = std::env::vars_os();
+    let variables = variables.filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    let store = open_store(out, variables)?;
+    let (spec, input) = read_inputs(args, pipeline, requests)?;
     let interrupt = Interrupt::install()?;
-    let engine: Engine = global.library.engine()?;
-    let batch = ImageBatch { engine: &engine, spec, lines: &lines, store: store.as_ref(), shard, format };
-    work(&batch, &name, &interrupt)
+    let engine = global.library.engine()?;
+    let batch = ImageBatch { engine, spec, store, shard, manifest: shard.manifest(), format };
+    work(batch, &input, &interrupt)
 }
 
-/// The store of `--out`.
-fn open_store(out: &str) -> Result<Box<dyn Store>> {
-    match out.split_once("://") {
-        #[cfg(feature = "s3")]
-        Some(("s3", _)) => {
-            let variables = std::env::vars_os()
-                .filter_map(|(name, value)| Some((name.to_str()?.to_owned(), value.to_str()?.to_owned())));
-            Ok(Box::new(crate::batch::S3Store::new(out, variables.filter(|(name, _)| name.starts_with("AWS_")))?))
-        }
-        #[cfg(not(feature = "s3"))]
-        Some(("s3", _)) => {
-            let hint = "build it with cargo build --features s3, or name a folder";
-            Err(Error::input("--out", "this program was built without the feature s3", hint))
-        }
-        Some((scheme, _)) => {
-            let problem = format!("there is no store for {scheme}://");
-            Err(Error::input("--out", problem, "name a folder, or a bucket as s3://bucket/prefix"))
-        }
-        None => {
-            let invalid = |error: String| Error::input("--out", error, "name the folder in full");
-            Ok(Box::new(LocalStore::new(files::expand_home(Path::new(out)).map_err(invalid)?)))
-        }
-    }
-}
-
-fn read_inputs(args: &BatchImageArgs, pipeline: &Path, requests: &Path) -> Result<(Spec, Vec<InputLine>, PathBuf)> {
+fn read_inputs(args: &BatchImageArgs, pipeline: &Path, requests: &Path) -> Result<(Spec, Input)> {
     let is_standard_input = requests.as_os_str() == NAME;
     if is_standard_input && pipeline.as_os_str() == NAME {
         let problem = "standard input is named more than once, and it can be read once";
         return Err(Error::input("ldm-ort batch", problem, "give one of them as a file"));
     }
-    let mut overrides = args.keys.to_overrides();
+    let overrides = args.keys.to_overrides();
     let spec = if pipeline.is_dir() {
-        // The prompts are those of the requests.
-        if overrides.prompts.is_empty() {
-            overrides.prompts.push(String::new());
-        }
-        let seed = overrides.seed;
-        let mut spec = model_spec(pipeline, &read_prompts(overrides, usize::from(is_standard_input))?)?;
-        // Requests without a seed have one of their own each, and not that of the sample pipeline.
-        spec.run.seed = spec.run.seed.filter(|_| seed.is_some());
-        spec
+        batch_spec(pipeline, read_prompts(overrides, usize::from(is_standard_input))?)?
     } else {
         load_spec(pipeline, overrides)?
     };
@@ -123,19 +99,21 @@ fn read_inputs(args: &BatchImageArgs, pipeline: &Path, requests: &Path) -> Resul
         let hint = "write a prompt in quotes, or a request as a JSON object, in each line";
         return Err(Error::input(name.display().to_string(), "holds no request", hint));
     }
-    Ok((spec, lines, name))
+    Ok((spec, Input { lines, name }))
 }
 
 /// Makes images and reports them.
 fn make_images(
-    batch: &ImageBatch<'_>,
-    name: &Path,
+    batch: ImageBatch,
+    input: &Input,
     (json, quiet): (bool, bool),
     interrupt: &Interrupt,
     out: &mut (dyn Write + Send),
 ) -> Result<()> {
     let display = Mutex::new(Display::new(json, quiet, out));
-    let result = batch.run(&interrupt.cancel(), &|event| lock(&display).notice(event));
+    let (shard, manifest) = (batch.shard, batch.store.place(&batch.manifest));
+    let observe = |event: BatchEvent<'_>| lock(&display).notice(event);
+    let result = batch.open().and_then(|mut batch| batch.run(&input.lines, &interrupt.cancel(), &observe));
     let display = display.into_inner().unwrap_or_else(PoisonError::into_inner);
     display.bar.finish_and_clear();
     let summary = result?;
@@ -143,13 +121,13 @@ fn make_images(
         output::text(display.out, &format!("{}\n", json!({ "summary": summary })))?;
     }
     if !quiet {
-        output::say(&describe(&summary, batch.shard));
+        output::say(&describe(&summary, shard));
     }
     match summary.failed {
         0 => Ok(()),
         failed => {
-            let manifest = batch.store.place(&batch.shard.manifest());
-            failure(name, format!("{} of {} failed; see {manifest}", failed, count_of(summary.lines, "line")))
+            let lines = count_of(summary.lines, "line");
+            failure(&input.name, format!("{failed} of {lines} failed; see {manifest}"))
         }
     }
 }
@@ -229,13 +207,18 @@ impl<'a> Display<'a> {
                 bars.suspend(|| output::text(*out, &format!("{line}\n")))?;
             }
             BatchEvent::StoredElsewhere => self.advance(),
-            BatchEvent::Failed { entry } => {
+            BatchEvent::Recorded { .. } => {}
+            BatchEvent::Failed { entry, .. } => {
                 if self.json {
                     let line = entry.to_json()?;
                     let Self { bars, out, .. } = self;
                     bars.suspend(|| output::text(*out, &format!("{line}\n")))?;
                 }
-                self.say(&format!("line {} failed: {}", entry.line, entry.error.as_deref().unwrap_or_default()));
+                self.say(&format!(
+                    "line {} failed: {}",
+                    entry.line.unwrap_or_default(),
+                    entry.error.as_deref().unwrap_or_default()
+                ));
             }
         }
         Ok(())
@@ -290,17 +273,18 @@ impl<'a> Display<'a> {
 
 /// Verifies images and reports those that are missing or damaged.
 fn check_images(
-    batch: &ImageBatch<'_>,
-    name: &Path,
+    batch: &ImageBatch,
+    input: &Input,
     json: bool,
     interrupt: &Interrupt,
     out: &mut (dyn Write + Send),
 ) -> Result<()> {
-    let result = verify(batch, &interrupt.cancel(), &mut |finding: &Finding| {
+    let result = verify(batch, &input.lines, &interrupt.cancel(), &mut |finding: &Finding| {
+        let number = finding.line.unwrap_or_default();
         let line = match (&finding.file, json) {
             (_, true) => json!(finding).to_string(),
-            (Some(file), false) => format!("line {}: {} {}", finding.line, batch.store.place(file), finding.problem),
-            (None, false) => format!("line {}: {}", finding.line, finding.problem),
+            (Some(file), false) => format!("line {number}: {} {}", batch.store.place(file), finding.problem),
+            (None, false) => format!("line {number}: {}", finding.problem),
         };
         output::text(out, &format!("{line}\n"))
     })?;
@@ -316,5 +300,5 @@ fn check_images(
     let images = count_of(result.faulty, "image");
     let lines = count_of(result.failed, "line");
     let hint = if result.faulty == 0 { "" } else { "\n  hint: run the batch again, which makes what is missing" };
-    failure(name, format!("{images} missing or damaged, {lines} without images{hint}"))
+    failure(&input.name, format!("{images} missing or damaged, {lines} without images{hint}"))
 }

@@ -68,7 +68,7 @@ fn plain<'py>(py: Python<'py>, pixels: &Rgb8, format: ImageFormat) -> PyResult<B
     Ok(PyBytes::new(py, &bytes))
 }
 
-fn format_of(name: &str, quality: Option<i64>) -> PyResult<ImageFormat> {
+pub(crate) fn format_of(name: &str, quality: Option<i64>) -> PyResult<ImageFormat> {
     let format = ImageFormat::of_extension(name).ok_or_else(|| {
         PyValueError::new_err(format!("format: expected \"png\", \"jpeg\" or \"webp\", found {name:?}"))
     })?;

@@ -18,23 +18,24 @@ pub(crate) enum Input {
 pub(crate) fn request_of(json: &str, inputs: Vec<(String, Input)>) -> PyResult<Request> {
     let mut request = Request::from_json(json).map_err(|error| to_python(&error))?;
     for (key, input) in inputs {
-        let image = image_of(&key, input)?;
+        let image = image_of(&key, input).map_err(PyValueError::new_err)?;
         request = request.image(&key, image);
     }
     Ok(request)
 }
 
-fn image_of(key: &str, input: Input) -> PyResult<InputImage> {
+/// Reads an input image, or says in a text that begins with its key why it is none.
+pub(crate) fn image_of(key: &str, input: Input) -> Result<InputImage, String> {
     match input {
         Input::Encoded(bytes) => {
             let image = Rgb8::decode(&bytes, InputLimit::default());
-            image.map(InputImage::from).map_err(|error| PyValueError::new_err(format!("{key}: {error}")))
+            image.map(InputImage::from).map_err(|error| format!("{key}: {error}"))
         }
         Input::Pixels((width, height, bytes)) => {
             let found = bytes.len();
             Rgb8::new(width, height, bytes.to_vec()).map(InputImage::from).ok_or_else(|| {
                 let expected = format!("expected 3 * {width} * {height} bytes of RGB pixels, found {found}");
-                PyValueError::new_err(format!("{key}: {expected}"))
+                format!("{key}: {expected}")
             })
         }
     }

@@ -1,6 +1,7 @@
-//! The native half of the Python package `ldm_ort`: pipelines, images, events, errors. `python/ldm_ort` is the other half,
+//! The native half of the Python package `ldm_ort`: pipelines, batches, images, events, errors. `python/ldm_ort` is the other half,
 //! which reads keyword arguments.
 
+mod batch;
 mod cancel;
 mod errors;
 mod events;
@@ -21,6 +22,8 @@ mod _native {
     use super::*;
 
     #[pymodule_export]
+    use super::batch::Batch;
+    #[pymodule_export]
     use super::cancel::Cancel;
     #[pymodule_export]
     use super::errors::{Cancelled, Error, ModelError, NonFiniteError, ProviderError};
@@ -35,6 +38,12 @@ mod _native {
 
     /// The exit code of a program of Rust that panicked.
     const PANICKED: u8 = 101;
+
+    /// Raises ValueError for a folder or bucket that there is no store for. Touches no file, and sends nothing.
+    #[pyfunction]
+    fn check_store(out: &str) -> PyResult<()> {
+        super::batch::store_of(out).map(|_| ()).map_err(|error| super::errors::to_python(&error))
+    }
 
     /// Runs the command with its arguments, the first of which is its name, and returns the exit code.
     #[pyfunction]

@@ -19,7 +19,7 @@ static OPENED_IN: OnceLock<u32> = OnceLock::new();
 
 /// Opens pipelines.
 #[pyclass(frozen, module = "ldm_ort._native")]
-pub(crate) struct Engine(ldm_ort::Engine);
+pub(crate) struct Engine(pub(crate) ldm_ort::Engine);
 
 /// An open pipeline; `None` once it is closed.
 #[pyclass(frozen, module = "ldm_ort._native")]
@@ -42,7 +42,7 @@ impl Engine {
 }
 
 /// Refuses to go on in a fork of the process that opened pipelines.
-fn same_process(opened_in: u32) -> PyResult<()> {
+pub(crate) fn same_process(opened_in: u32) -> PyResult<()> {
     let own = std::process::id();
     if own == opened_in {
         return Ok(());
@@ -53,24 +53,33 @@ fn same_process(opened_in: u32) -> PyResult<()> {
     )))
 }
 
+/// Marks this process as one that opens pipelines, unless it is a fork of one.
+pub(crate) fn opens_here() -> PyResult<()> {
+    same_process(*OPENED_IN.get_or_init(std::process::id))
+}
+
+/// The open pipeline or batch, `name` being the word for it, unless it runs another call.
+pub(crate) fn idle<'a, T>(mutex: &'a Mutex<T>, name: &str) -> PyResult<MutexGuard<'a, T>> {
+    mutex.try_lock().map_err(|error| match error {
+        TryLockError::WouldBlock => PyValueError::new_err(format!(
+            "the {name} runs another request\n  hint: wait for that call, or open a {name} for each thread"
+        )),
+        TryLockError::Poisoned(_) => PyRuntimeError::new_err(format!(
+            "a bug ended an earlier call of this {name}\n  hint: close it and open it again"
+        )),
+    })
+}
+
+pub(crate) fn closed(name: &str) -> PyErr {
+    PyValueError::new_err(format!("the {name} is closed\n  hint: open it again"))
+}
+
 impl Pipeline {
     /// The open pipeline, unless it runs another request.
     fn idle(&self) -> PyResult<MutexGuard<'_, Option<ldm_ort::Pipeline>>> {
         same_process(self.process)?;
-        match self.pipeline.try_lock() {
-            Ok(pipeline) => Ok(pipeline),
-            Err(TryLockError::WouldBlock) => Err(PyValueError::new_err(
-                "the pipeline runs another request\n  hint: wait for that call, or open a pipeline for each thread",
-            )),
-            Err(TryLockError::Poisoned(_)) => Err(PyRuntimeError::new_err(
-                "a bug ended an earlier call of this pipeline\n  hint: close it and open it again",
-            )),
-        }
+        idle(&self.pipeline, "pipeline")
     }
-}
-
-fn closed() -> PyErr {
-    PyValueError::new_err("the pipeline is closed\n  hint: open it again")
 }
 
 #[pymethods]
@@ -105,7 +114,7 @@ impl Pipeline {
     fn check(&self, py: Python<'_>, request: &str, inputs: Vec<(String, Input)>) -> PyResult<()> {
         let request = request_of(request, inputs)?;
         let pipeline = self.idle()?;
-        let pipeline = pipeline.as_ref().ok_or_else(closed)?;
+        let pipeline = pipeline.as_ref().ok_or_else(|| closed("pipeline"))?;
         py.detach(|| pipeline.check(&request)).map_err(|error| to_python(&error))
     }
 
@@ -120,7 +129,7 @@ impl Pipeline {
     ) -> PyResult<Vec<Image>> {
         let request = request_of(request, inputs)?;
         let mut pipeline = self.idle()?;
-        let pipeline = pipeline.as_mut().ok_or_else(closed)?;
+        let pipeline = pipeline.as_mut().ok_or_else(|| closed("pipeline"))?;
         let images = Watch::new(callback, cancel).run(py, |cancel, observer| {
             let mut images = Vec::new();
             pipeline.run(&request, cancel, &mut |event| {

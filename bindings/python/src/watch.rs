@@ -19,7 +19,7 @@ const TICK: Duration = Duration::from_millis(20);
 const STACK_BYTES: usize = 8 << 20;
 
 /// Receives events on the thread that works.
-pub(crate) type Observer<'a> = dyn FnMut(Event) + 'a;
+pub(crate) type Observer<'a> = dyn FnMut(Event) + Send + 'a;
 
 /// The arguments of a call about its events and its end.
 pub(crate) struct Watch {
@@ -50,6 +50,8 @@ impl Watch {
     ) -> PyResult<T> {
         let own = ldm_ort::Cancel::new();
         let watcher = Watcher { watch: self, own: &own, has_signals: is_main_thread(py)? };
+        // A run may be shorter than a tick.
+        watcher.look_at_switch();
         let (events, received) = sync_channel(0);
         let (answer, answers) = sync_channel(0);
         let reports_all = self.callback.is_some();

@@ -1,6 +1,8 @@
 """The demo model, in pipelines that the tests share."""
 
+import json
 import os
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +17,11 @@ import ldm_ort  # noqa: E402
 ROOT = Path(__file__).resolve().parents[3]
 MODEL = ROOT / "models" / "shapes"
 PROMPT = "a red circle on a white background"
+
+
+def images_of(folder: Path) -> dict[str, bytes]:
+    """The images of a batch's folder, by their names below it."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.glob("??/*")}
 
 
 @pytest.fixture(scope="session")
@@ -58,3 +65,18 @@ def command() -> list[str]:
 @pytest.fixture(scope="session")
 def wheel_command() -> list[str]:
     return [str(Path(sys.executable).with_name("ldm-ort"))]
+
+
+@pytest.fixture
+def batch_command(command, model, tmp_path):
+    """Runs the command over requests, and returns its summary."""
+
+    def run(requests: list, out: Path, code: int = 0) -> dict:
+        path = tmp_path / "requests.jsonl"
+        path.write_text("".join(json.dumps(request) + "\n" for request in requests))
+        arguments = ["batch", str(model), str(path), "--out", str(out), "--steps", "2", "--set", "device.threads=1", "--json"]
+        answer = subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=60)
+        assert answer.returncode == code, answer
+        return json.loads(answer.stdout.splitlines()[-1])["summary"]
+
+    return run

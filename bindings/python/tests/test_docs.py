@@ -1,5 +1,6 @@
 """The Python of the pages runs as written."""
 
+import importlib.util
 import subprocess
 import sys
 from pathlib import Path
@@ -38,3 +39,12 @@ def test_snippets_run(root, world, page, count):
         assert (answer.returncode, answer.stderr) == (0, ""), answer
     assert (world / "lighthouse.png").exists()
     assert page != "docs/python.md" or (world / "image-1.png").exists()
+
+
+@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed, see test_ray.py")
+def test_the_snippet_for_ray_runs(root, world):
+    blocks = snippets(root / "docs/scale.md")
+    assert len(blocks) == 1
+    (world / "page.py").write_text(blocks[0], encoding="utf-8")
+    answer = subprocess.run([sys.executable, "page.py"], cwd=world, capture_output=True, text=True, timeout=120)
+    assert answer.returncode == 0 and answer.stdout.count(".png None") == 3, answer

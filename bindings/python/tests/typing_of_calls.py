@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import ldm_ort
+import ldm_ort.ray
 import numpy
 import PIL.Image
 
@@ -26,3 +27,13 @@ def calls(array: numpy.ndarray[Any, numpy.dtype[numpy.uint8]]) -> PIL.Image.Imag
     numpy.asarray(images[0])
     print(version, data, images[0].record["seed"], images[0].width + 1)
     return images[0].to_pil()
+
+
+def batches() -> None:
+    with ldm_ort.Batch("pipeline.toml", Path("images"), format="jpeg", quality=80, threads=1, run={"steps": 4}) as batch:
+        rows = batch.run(["a lighthouse", {"prompt": "a star", "seed": 7}], lines=[1, None], callback=callback)
+        batch.run(7)  # type: ignore[arg-type]
+        file: str | None = rows[0]["file"]
+    ldm_ort.ray.generate(None, "pipeline.toml", "images", concurrency=(1, 4), num_cpus=2, keep=["id"], provider="cpu")
+    ldm_ort.ray.generate(None, "pipeline.toml", "images", concurency=2)  # type: ignore[call-arg]
+    print(file)

@@ -11,6 +11,7 @@ execution provider or ONNX Runtime, `OSError`, `MemoryError`, `NonFiniteError`, 
 `RuntimeError` for a bug.
 """
 
+from ._batch import Batch, BatchRow
 from ._command import main
 from ._native import (
     Cancel,
@@ -26,6 +27,8 @@ from ._native import (
 from ._pipeline import Engine, Pipeline, runtime_version
 
 __all__ = [
+    "Batch",
+    "BatchRow",
     "Cancel",
     "Cancelled",
     "Engine",

@@ -131,7 +131,35 @@ def request_json(
     """Converts a request to JSON and the images in memory, by key."""
     known("Pipeline.__call__()", fields, ("prompt", "request", "callback", "cancel", *RequestFields.__annotations__))
     whole = dict(request or {})
-    given: dict[str, Any] = {} if prompt is None else {"prompt": prompt}
+    given = _given({"prompt": prompt, **fields})
+    for name in given:
+        if name in whole:
+            raise TypeError(f"{name} is in request= and a keyword argument\n  hint: leave one of them out")
+    inputs: Inputs = []
+    return dumps(_plain(whole | given, "", inputs)), inputs
+
+
+def batch_request(request: Any, line: int | None) -> "_native.BatchRequest":
+    """Converts a request of a batch, a prompt or a dict of fields. One that cannot be converted says why."""
+    inputs: Inputs = []
+    problem = None
+    text = None
+    try:
+        if isinstance(request, Mapping):
+            text = dumps(_plain(_given(request), "", inputs))
+        elif isinstance(request, str):
+            text = dumps(request)
+        else:
+            problem = f"expected a prompt or a dict of fields, found {type(request).__name__}"
+    except (TypeError, ValueError) as error:
+        # The hint is that of the batch.
+        problem = str(error).partition("\n")[0]
+    return {"line": line, "json": text, "images": inputs, "problem": problem}
+
+
+def _given(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields that are not None, by their own names."""
+    given: dict[str, Any] = {}
     for name, value in fields.items():
         if value is None:
             continue
@@ -139,11 +167,7 @@ def request_json(
         if field in given:
             raise TypeError(f"{name} and {field} are the same field\n  hint: leave one of them out")
         given[field] = _seed(value) if name == "generator" else value
-    for name in given:
-        if name in whole:
-            raise TypeError(f"{name} is in request= and a keyword argument\n  hint: leave one of them out")
-    inputs: Inputs = []
-    return dumps(_plain(whole | given, "", inputs)), inputs
+    return given
 
 
 def dumps(value: object) -> str:

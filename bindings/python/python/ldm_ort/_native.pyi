@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from os import PathLike
-from typing import Any, Literal, NoReturn, TypeAlias
+from typing import Any, Literal, NoReturn, TypeAlias, TypedDict
 
 import PIL.Image
 
@@ -103,6 +103,14 @@ class Preview:
     def _repr_png_(self) -> bytes: ...
     def __reduce__(self) -> NoReturn: ...
 
+class BatchRequest(TypedDict):
+    """A request of a batch: its JSON with its images in memory by their keys, or the reason that it has none."""
+
+    line: int | None
+    json: str | None
+    images: Sequence[tuple[str, Input]]
+    problem: str | None
+
 class Engine:
     def __init__(self, settings: str, package_dir: str | None) -> None: ...
 
@@ -129,4 +137,24 @@ class Pipeline:
     @property
     def is_closed(self) -> bool: ...
 
+class Batch:
+    @staticmethod
+    def open(
+        engine: Engine,
+        pipeline: str,
+        out: str,
+        settings: str,
+        format: str,
+        quality: int | None,
+        manifest: str | None,
+    ) -> Batch: ...
+    def run(
+        self,
+        requests: Sequence[BatchRequest],
+        callback: Callable[[dict[str, Any]], object] | None,
+        cancel: Cancel | None,
+    ) -> list[tuple[int, str]]: ...
+    def close(self) -> None: ...
+
+def check_store(out: str) -> None: ...
 def run_command(arguments: Sequence[str], package_dir: str | None, demo_model: str | None) -> int: ...

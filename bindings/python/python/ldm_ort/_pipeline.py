@@ -34,6 +34,14 @@ class Engine:
         raise TypeError("cannot pickle 'Engine' object\n  hint: make one in each process")
 
 
+def native_engine(engine: Engine | EngineSettings | None) -> _native.Engine:
+    """The engine of an argument, for opening pipelines."""
+    # Official builds of ONNX Runtime send telemetry unless this is set when they are loaded. It is set here, under the GIL,
+    # since the library would set it on a thread of its own.
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+    return (engine if isinstance(engine, Engine) else Engine(**(engine or {})))._engine
+
+
 class Pipeline:
     """An open pipeline, which runs any number of requests, one at a time.
 
@@ -87,12 +95,7 @@ class Pipeline:
         settings: Settings,
     ) -> None:
         text = settings_json("Pipeline()", settings, Settings.__annotations__)
-        # Official builds of ONNX Runtime send telemetry unless this is set when they are loaded. It is set here, under the
-        # GIL, since the library would set it on a thread of its own.
-        os.environ["ORT_DISABLE_TELEMETRY"] = "1"
-        if not isinstance(engine, Engine):
-            engine = Engine(**(engine or {}))
-        self._pipeline = _native.Pipeline.open(engine._engine, source, text, callback, cancel)
+        self._pipeline = _native.Pipeline.open(native_engine(engine), source, text, callback, cancel)
         self._source = name
 
     def __call__(
