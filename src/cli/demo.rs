@@ -28,18 +28,20 @@ pub fn demo(args: &DemoArgs, out: &mut dyn Write) -> Result<()> {
     output::text(out, &format!("{}\n", pipeline.display()))
 }
 
-/// Finds the demo model in the command's package, next to the executable, as in a release archive, or in the source tree.
+/// Finds the demo model in the command's package, next to the executable, as in a release archive, in the source tree that the
+/// executable is in, or in the current directory, which is a clone's for a program that `cargo install` put elsewhere.
 fn find_model(packaged: Option<&PathBuf>) -> Result<PathBuf> {
     let executable = std::env::current_exe().and_then(|path| path.canonicalize()).unwrap_or_default();
     let beside = executable.parent().unwrap_or(Path::new(".")).to_path_buf();
     // `target/debug/ldm-ort` is two folders below the source tree.
-    let mut places = packaged.cloned().into_iter().chain(beside.ancestors().take(3).map(|folder| folder.join(MODEL)));
+    let around = beside.ancestors().take(3).chain([Path::new("")]).map(|folder| folder.join(MODEL));
+    let mut places = packaged.cloned().into_iter().chain(around);
     let is_model = |place: &PathBuf| place.join("model_index.json").is_file();
     places.find(is_model).ok_or_else(|| {
         Error::input(
             beside.join(MODEL).display().to_string(),
             "the demo model is not here",
-            "unpack the whole release archive, or build in a clone of the source",
+            "unpack the whole release archive, or run it in a clone of the source",
         )
     })
 }
