@@ -67,15 +67,17 @@ fn runtime() -> Runtime {
 }
 
 /// Compares all graphs of a folder in float32, where every difference is one of rounding.
-fn compare_all(folder: &str, at_least: usize) {
+fn compare_all(folder: &str, sizes: &[Lengths], at_least: usize) {
     let runtime = runtime();
     let mut all = Vec::new();
     graphs(&fixtures().join(folder), &mut all);
+    // Text encoders keep ONNX Runtime's operators.
+    all.retain(|path| !path.to_string_lossy().contains("text"));
     all.sort();
     let mut compared = 0;
     for path in all {
         let is_drawn = GraphFile::open(&path).unwrap().draws_noise();
-        for lengths in SIZES {
+        for &lengths in sizes {
             let Some(apart) = (!is_drawn).then(|| compare(&runtime, &path, lengths, OperandType::Float32, 1)).flatten()
             else {
                 continue;
@@ -92,17 +94,17 @@ fn compare_all(folder: &str, at_least: usize) {
 
 #[test]
 fn graphs_with_operators_give_what_they_gave() {
-    compare_all("models", 10);
+    compare_all("models", &SIZES, 10);
 }
 
 #[test]
 fn families_with_operators_give_what_they_gave() {
-    compare_all("families", 10);
+    compare_all("families", &SIZES[1..], 10);
 }
 
 #[test]
 fn other_forms_with_operators_give_what_they_gave() {
-    compare_all("rewrite", 3);
+    compare_all("rewrite", &SIZES, 3);
 }
 
 /// The instructions that multiply bf16 give what the portable form gives, but for the order of sums; and what float32 gives
