@@ -44,6 +44,7 @@ class Settings(TypedDict, total=False):
     threads: int
     batching: str
     optimize: bool
+    precision: str
     fast_convolutions: bool
     offload: bool
     memory_budget: str
