@@ -70,8 +70,8 @@ fn scripts_and_flags_that_are_named_exist() {
             let scripts = scripts_in(line);
             let missing = scripts.iter().filter(|script| !root.join(script).exists());
             wrong.extend(missing.map(|script| format!("{}: {script} does not exist", path.display())));
-            // Cargo's and pip's flags are not ours to check.
-            if ["cargo ", "rustdoc ", "pip ", "scripts/check --full", "--full`"]
+            // Cargo's, CMake's and pip's flags are not ours to check.
+            if ["cargo ", "cmake ", "rustdoc ", "pip ", "scripts/check --full", "--full`"]
                 .iter()
                 .any(|other| line.contains(other))
             {
