@@ -145,7 +145,7 @@ struct Task<'t, 'a, E, O> {
     out: &'t Parts<'t, O>,
 }
 
-/// What is summed for 32 queries.
+/// The largest scores and the sums of weights of 32 queries.
 struct Softmax {
     /// The largest score so far, as a power of two.
     largest: [f32; COLUMNS],

@@ -29,7 +29,7 @@ pub struct GroupNorm<'a> {
     pub scale: &'a [f32],
     /// A number added to each channel.
     pub shift: &'a [f32],
-    /// What follows.
+    /// The activation of the result.
     pub activation: Activation,
     /// True if the result has a border of one pixel of zeros.
     pub has_border: bool,

@@ -78,7 +78,8 @@ impl Number for bf16 {
     #[inline(always)]
     fn power_of_two(x: f32) -> f32 {
         const ROUND: f32 = 12_582_912.0;
-        let x = if x > -126.0 { x } else { -126.0 };
+        // NaN stays NaN, so that no image is made of it in silence.
+        let x = if x < -126.0 { -126.0 } else { x };
         let shifted = x + ROUND;
         let rest = x - (shifted - ROUND);
         let sum = rest.mul_add(rest.mul_add(rest.mul_add(0.055_171, 0.242_611), 0.693_261), 0.999_928);

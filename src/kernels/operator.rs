@@ -3,7 +3,7 @@
 //! | operator | inputs | attributes | output |
 //! |---|---|---|---|
 //! | `Product` | left `[batch, …, depth]`, packed weights, bias, added `[batch, columns]`, gate `[batch, columns]`, residual | `columns`, `kernel`, `stride`, `offset`, `upsample`, `activation`, `gated` | `[batch, …, columns]` |
-//! | `GroupNorm` | image, image or nothing, scale, shift | `groups`, `epsilon`, `activation`, `border` | the image, and optionally the input without a border |
+//! | `GroupNorm` | image, image or nothing, scale, shift | `groups`, `epsilon`, `activation`, `border` | the image |
 //! | `RowNorm` | rows `[batch, …, width]`, scale, shift | `epsilon`, `centers`, `adds_one` | as the rows |
 //! | `Attention` | queries, keys, values `[batch, rows, heads · width]` | `heads`, `scale` | as the queries |
 //! | `Operand` | rows or an image | `border`, `width` | the same in the operands' type |

@@ -77,7 +77,7 @@ impl ProductRows {
     }
 }
 
-/// What follows a product. The result of a row is `activation(sum + bias + added) · gate + residual`.
+/// The operations after a product. The result of a row is `activation(sum + bias + added) · gate + residual`.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Epilogue<'a> {
     /// A number for each column.
@@ -100,13 +100,13 @@ pub struct Epilogue<'a> {
 pub struct Product<'a, E> {
     /// The left operand.
     pub left: &'a [E],
-    /// What of it is read.
+    /// The rows of it.
     pub rows: ProductRows,
     /// The right operand, as [`PanelShape::pack`] made it.
     pub packed: &'a [E],
     /// Its shape.
     pub shape: PanelShape,
-    /// What follows.
+    /// The operations after it.
     pub epilogue: Epilogue<'a>,
 }
 

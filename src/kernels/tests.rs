@@ -48,7 +48,7 @@ impl Threads for Turns {
     }
 }
 
-/// What a test computes with a set of instructions, a type of operands, and one thread or two.
+/// Runs an operator with every set of instructions and one thread or two, and compares its results with those wanted.
 fn everywhere<E: Element>(
     what: &str,
     bound: f64,
@@ -268,6 +268,32 @@ fn attention_to_large_scores() {
         scale: 1.0,
     };
     everywhere::<f32>("large scores", 1e-6, &[700.0; 8], |set, threads, out| attention.run(set, threads, out));
+}
+
+/// A query that is not a number gives no number, in either type.
+#[test]
+fn attention_keeps_nan() {
+    fn outputs<E: Number + Element>() -> Vec<Vec<f32>> {
+        let (queries, others) = (vec![E::from_f32(f32::NAN); 8], operands::<E>(8 * 40, 1));
+        let attention = Attention {
+            queries: Heads { values: &queries, rows: 1, stride: 8 },
+            keys: Heads { values: &others, rows: 40, stride: 8 },
+            values: Heads { values: &others, rows: 40, stride: 8 },
+            batch: 1,
+            heads: 1,
+            width: 8,
+            scale: 1.0,
+        };
+        let of = |set| {
+            let mut out = vec![0.0f32; 8];
+            attention.run(set, &OneThread, &mut out);
+            out
+        };
+        sets().map(of).collect()
+    }
+    for out in outputs::<f32>().into_iter().chain(outputs::<bf16>()) {
+        assert!(out.iter().all(|x| x.is_nan()), "{out:?}");
+    }
 }
 
 #[test]

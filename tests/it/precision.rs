@@ -39,6 +39,7 @@ fn bf16_is_near_float32_and_says_so() {
     assert_eq!(bf16.code, Some(0), "{}", bf16.stderr);
     assert_eq!(latents(folder.path(), "auto").difference(&latents(folder.path(), "bf16")), 0.0);
     let apart = latents(folder.path(), "bf16").difference(&latents(folder.path(), "float32"));
+    println!("{apart:.1e}");
     assert!(apart > 0.0 && apart < 0.05, "{apart}");
     let told = format!("bf16 ({})", InstructionSet::best().name());
     assert!(bf16.stderr.contains(&told), "{}", bf16.stderr);

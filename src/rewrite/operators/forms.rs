@@ -29,7 +29,7 @@ pub enum TensorForm {
     },
 }
 
-/// Where a tensor comes from.
+/// A tensor as it is made in the new graph.
 #[derive(Debug, Clone)]
 pub struct MadeTensor {
     /// The form.
@@ -45,7 +45,7 @@ pub struct TensorForms<'s> {
     site: Site<'s>,
     /// The order of axes.
     pub layouts: Layouts<'s>,
-    /// What changes.
+    /// The changes to the graph.
     pub edits: Edits,
     bases: HashMap<String, MadeTensor>,
     made: HashMap<(String, TensorForm), String>,

@@ -59,7 +59,7 @@ pub struct FusedProduct<'s> {
     pub is_gated: bool,
     /// A computed factor for each image and column.
     pub gate: Option<&'s str>,
-    /// What is added to the result.
+    /// A tensor that is added to the result.
     pub residual: Option<&'s str>,
     /// The node that joins the axes of the left operand for the graph's own operator, which this one does not need.
     pub fold: Option<usize>,
@@ -78,7 +78,7 @@ pub struct FusedGroupNorm<'s> {
     pub scale: &'s str,
     /// The stored number that is added to each channel.
     pub shift: &'s str,
-    /// What follows.
+    /// The activation of the result.
     pub activation: Activation,
 }
 

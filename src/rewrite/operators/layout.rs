@@ -18,7 +18,7 @@ pub struct LayoutAlias<'s> {
     pub at: usize,
 }
 
-/// What is known about the order of axes.
+/// The known orders of axes.
 #[derive(Debug, Default)]
 pub struct Layouts<'s> {
     /// Tensors that need no node of their own, by name.

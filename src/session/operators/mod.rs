@@ -35,7 +35,7 @@ fn add<E: Stored, O: Stored>(domain: OperatorDomain, threads: usize) -> ort::Res
         .add(Own::<OperandKernel, E, O>::new(threads))
 }
 
-/// What an operator is of: its kind, and the types of its operands and results.
+/// The kind of an operator, and the types of its operands and results.
 type Types<C, E, O> = fn() -> (C, E, O);
 
 /// An operator for operands and results of two types.

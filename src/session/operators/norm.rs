@@ -1,6 +1,6 @@
 //! Normalizations.
 
-use ort::operator::{KernelContext, OperatorInput, OperatorOutput};
+use ort::operator::{KernelContext, OperatorInput};
 
 use super::call::{Call, Compute, FLOAT, OPTIONAL, Stored, activation, check, floats, needed, values, whole};
 use crate::kernels::{Activation, GroupNorm, InstructionSet, OwnOperator, RowNorm};
@@ -18,10 +18,6 @@ impl Compute for GroupNormKernel {
 
     fn inputs<E: Stored>() -> Vec<OperatorInput> {
         vec![FLOAT, OPTIONAL, FLOAT, FLOAT]
-    }
-
-    fn outputs<O: Stored>() -> Vec<OperatorOutput> {
-        vec![OperatorOutput::required(O::STORED), OperatorOutput::optional(O::STORED)]
     }
 
     fn read(node: &KernelContext<'_>) -> ort::Result<Self> {

@@ -117,7 +117,7 @@ fn bf16_graphs_are_near_float32() {
         for threads in [1, 2] {
             let apart = compare(&runtime, &path, SIZES[0], OperandType::Bf16, threads).unwrap();
             println!("{apart:.1e} {name}, {}", InstructionSet::best().name());
-            assert!(apart < 2e-2, "{name}: {apart:.1e}");
+            assert!(apart < 3e-3, "{name}: {apart:.1e}");
         }
     }
 }
