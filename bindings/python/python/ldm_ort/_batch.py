@@ -3,12 +3,11 @@
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from types import TracebackType
-from typing import Any, Literal, NoReturn, Self, TypedDict, Unpack
+from typing import Any, Literal, NoReturn, TypedDict, Unpack
 
 from . import _native
 from ._fields import EngineSettings, Settings, batch_request, settings_json
-from ._pipeline import Callback, Engine, native_engine
+from ._pipeline import Callback, Closable, Engine, native_engine
 
 
 class BatchRow(TypedDict):
@@ -30,7 +29,7 @@ class BatchRow(TypedDict):
     """The reason that the request, or the rest of it, has no images."""
 
 
-class Batch:
+class Batch(Closable):
     """A folder or a bucket of images, as `ldm-ort batch` makes them: each has the name of its content's digest, an image that
     exists is not made again, and a batch begun here is resumed by the command, and the other way round.
 
@@ -85,14 +84,6 @@ class Batch:
     def close(self) -> None:
         """Releases the pipeline's memory. A second time does nothing."""
         self._batch.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("cannot pickle 'Batch' object\n  hint: send the paths and the settings, and open it in the other process")

@@ -1,5 +1,6 @@
 """Engines and pipelines."""
 
+import abc
 import os
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
@@ -42,7 +43,22 @@ def native_engine(engine: Engine | EngineSettings | None) -> _native.Engine:
     return (engine if isinstance(engine, Engine) else Engine(**(engine or {})))._engine
 
 
-class Pipeline:
+class Closable(abc.ABC):
+    """Closes itself at the end of a `with` block."""
+
+    @abc.abstractmethod
+    def close(self) -> None: ...
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class Pipeline(Closable):
     """An open pipeline, which runs any number of requests, one at a time.
 
     `path` is a pipeline file or a model directory. `settings` are keys over the file's: those of `[device]`
@@ -145,14 +161,6 @@ class Pipeline:
     def close(self) -> None:
         """Releases the pipeline's memory. A second time does nothing."""
         self._pipeline.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
 
     def __repr__(self) -> str:
         state = "closed, " if self._pipeline.is_closed else ""
