@@ -43,7 +43,6 @@ def read_arguments():
     parser.add_argument("--steps", type=int, default=4, help="steps of an image")
     parser.add_argument("--actors", type=int, default=2, help="the number of actors, each with one CPU")
     parser.add_argument("--batch-size", type=int, default=16, help="the number of rows that an actor takes at once")
-    parser.add_argument("--retries", type=int, default=100, help="the number of times that the rows of a dead actor are given again")
     parser.add_argument("--every", type=float, default=2.0, help="seconds from one kill to the next")
     parser.add_argument("--seed", type=int, default=1, help="the seed of the choice of actors")
     return parser.parse_args()
@@ -135,7 +134,7 @@ def generate(arguments, prompts, out, killer):
     dataset = ray.data.from_items([{"line": at + 1, "prompt": prompt} for at, prompt in enumerate(prompts)])
     images = ldm_ort.ray.generate(
         dataset, arguments.model, out, concurrency=arguments.actors, batch_size=arguments.batch_size,
-        retries=arguments.retries, run={"steps": arguments.steps},
+        run={"steps": arguments.steps},
     )
     began = time.monotonic()
     killer.start()

@@ -121,7 +121,7 @@ def test_wrong_calls_are_refused(generate, model, tmp_path):
     ]:
         with pytest.raises(TypeError, match=says):
             wrong()
-    for arguments, says in [({"keep": ["key"]}, "keep: 'key'"), ({"retries": -1}, "retries: "), ({"batch_size": 0}, "batch_size: ")]:
+    for arguments, says in [({"keep": ["key"]}, "keep: 'key'"), ({"retries": -2}, "retries: "), ({"batch_size": 0}, "batch_size: ")]:
         with pytest.raises(ValueError, match=says):
             generate(["a"], **arguments)
     with pytest.raises(ValueError, match="without the feature s3"):
@@ -131,9 +131,10 @@ def test_wrong_calls_are_refused(generate, model, tmp_path):
 
 
 def test_the_rows_of_a_dead_actor_are_run_again_and_no_more_often_than_told(generate, kills):
-    kills.write_text("2")
-    rows = generate(["a red circle", "a blue star"], retries=2)
-    assert [row["error"] for row in rows] == [None, None] and kills.read_text() == "0"
+    for deaths, limit in ((5, {}), (2, {"retries": 2})):
+        kills.write_text(str(deaths))
+        rows = generate([f"a red circle after {deaths} deaths", f"a blue star after {deaths} deaths"], **limit)
+        assert [row["error"] for row in rows] == [None, None] and kills.read_text() == "0"
     kills.write_text("1000")
     try:
         with pytest.raises(ray.exceptions.RayError):

@@ -61,7 +61,7 @@ def generate(
     num_cpus: float = 1,
     num_gpus: float | None = None,
     batch_size: int = 16,
-    retries: int = 3,
+    retries: int = -1,
     keep: Collection[str] = (),
     format: Literal["png", "jpeg", "webp"] = "png",
     quality: int | None = None,
@@ -82,8 +82,8 @@ def generate(
     - `concurrency`: the number of actors, or the least and the most. Each opens the pipeline once.
     - `num_cpus`, `num_gpus`: an actor's share of a node, which it holds to the end; its threads are `num_cpus`, rounded down.
     - `batch_size`: the number of rows that an actor takes at once.
-    - `retries`: the number of times that the rows of an actor that died are given to an actor again; then the execution ends with
-      Ray's error. The images that are stored by then are not made again. Dead actors are started again without a limit.
+    - `retries`: the number of times that the rows of an actor that died are run again; then the execution ends with Ray's error.
+      -1, Ray Data's default, is without a limit. Stored images are not made again. Dead actors are always started again.
     - `format`, `quality`: "png", "jpeg" or "webp"; 1 to 100 for JPEG.
     - `engine`, `settings`: as for `Pipeline`, but that `engine` is a dict and `threads` is `num_cpus`.
     """
@@ -109,6 +109,8 @@ def generate(
         "engine": engine,
         "settings": {**settings, "threads": max(1, int(num_cpus))},
     }
+    # Ray Data itself restarts actors and runs their rows again without a limit.
+    limit = {} if retries < 0 else {"max_restarts": -1, "max_task_retries": retries}
     with warnings.catch_warnings():
         # Ray 2.60 has no other parameter for the limit of retries.
         warnings.filterwarnings("ignore", message=".*ray_remote_args", category=DeprecationWarning)
@@ -121,8 +123,7 @@ def generate(
             compute=ray.data.ActorPoolStrategy(min_size=least, max_size=most, max_tasks_in_flight_per_actor=1),
             num_cpus=num_cpus,
             num_gpus=num_gpus,
-            max_restarts=-1,
-            max_task_retries=retries,
+            **limit,
         )
 
 
@@ -163,7 +164,7 @@ class _Actor:
 
 
 def _check_numbers(num_cpus: float, batch_size: int, retries: int) -> None:
-    for name, value, least in (("num_cpus", num_cpus, 0), ("batch_size", batch_size, 1), ("retries", retries, 0)):
+    for name, value, least in (("num_cpus", num_cpus, 0), ("batch_size", batch_size, 1), ("retries", retries, -1)):
         if value < least:
             raise ValueError(f"{name}: expected {least} or more, found {value}")
 
