@@ -14,8 +14,8 @@ use std::hint::black_box;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use half::bf16;
 use ldm_ort::kernels::{
-    Activation, Attention, Element, Epilogue, GroupNorm, Heads, ImageConvolution, InstructionSet, Number, OneThread,
-    PanelShape, Product, ProductRows,
+    Activation, Attention, AttentionElement, Element, Epilogue, FilteredConvolution, Filtering, GroupNorm, Heads,
+    ImageConvolution, InstructionSet, Number, OneThread, PanelShape, Product, ProductRows,
 };
 
 /// Numbers between -0.5 and 0.5.
@@ -80,7 +80,41 @@ fn convolution<E: Element>(criterion: &mut Criterion, side: usize, channels: usi
     }
 }
 
+/// Throughput is in operations of the convolution itself, of which minimal filtering does fewer.
+fn filtered<E: Element>(criterion: &mut Criterion, filtering: Filtering, side: usize, channels: usize) {
+    let image = numbers::<E>((side + 2) * (side + 2) * channels);
+    let packed = numbers::<E>(filtering.products() * channels * channels);
+    let convolution = FilteredConvolution {
+        filtering,
+        image: &image,
+        batch: 1,
+        height: side,
+        width: side,
+        upsamples: false,
+        channels,
+        packed: &packed,
+        columns: channels,
+        epilogue: Epilogue::default(),
+    };
+    let mut out = vec![0.0f32; side * side * channels];
+    let mut group = criterion.benchmark_group(format!("filtering {}", E::TYPE.name()));
+    group.throughput(Throughput::Elements(2 * (out.len() * channels * 9) as u64));
+    for set in sets::<E>() {
+        let tile = filtering.tile();
+        let name = format!("{side}x{side}x{channels} F({tile}x{tile})");
+        group.bench_function(BenchmarkId::new(name, set.name()), |bench| {
+            bench.iter(|| convolution.run(set, &OneThread, black_box(&mut out)));
+        });
+    }
+}
+
 fn convolutions(criterion: &mut Criterion) {
+    for (side, channels) in [(64, 320), (32, 640), (16, 1280), (8, 1280), (128, 512), (256, 256), (512, 128)] {
+        for filtering in [Filtering::Two, Filtering::Four] {
+            filtered::<f32>(criterion, filtering, side, channels);
+            filtered::<bf16>(criterion, filtering, side, channels);
+        }
+    }
     for (side, channels) in [(64, 320), (32, 640), (16, 1280), (8, 1280), (128, 512)] {
         convolution::<f32>(criterion, side, channels, false);
         convolution::<bf16>(criterion, side, channels, false);
@@ -88,7 +122,7 @@ fn convolutions(criterion: &mut Criterion) {
     convolution::<bf16>(criterion, 32, 640, true);
 }
 
-fn attention<E: Element>(criterion: &mut Criterion, queries: usize, keys: usize, heads: usize, width: usize) {
+fn attention<E: AttentionElement>(criterion: &mut Criterion, queries: usize, keys: usize, heads: usize, width: usize) {
     let stride = heads * width;
     let (q, k, v) = (numbers::<E>(queries * stride), numbers::<E>(keys * stride), numbers::<E>(keys * stride));
     let attention = Attention {

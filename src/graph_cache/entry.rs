@@ -198,7 +198,7 @@ impl CachedGraph {
             edits: Vec::new(),
             display_path: Some(graph.path.clone()),
             held: in_use.0.clone(),
-            has_own_operators: passes.iter().any(|pass| pass.operands().is_some()),
+            has_own_operators: passes.iter().any(|pass| pass.operators().is_some()),
             ..options.clone()
         };
         Session::open(runtime, &self.folder.join(GRAPH), &options)

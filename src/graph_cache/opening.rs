@@ -68,7 +68,7 @@ impl GraphCache {
         /// The number of times that an entry is made again if it was removed or is damaged.
         const ATTEMPTS: usize = 4;
         let uncached = |problem: String, observer: &mut dyn FnMut(GraphCacheEvent<'_>)| {
-            require_none_of_our_own(passes, &problem)?;
+            require_own_precision(passes, &problem)?;
             observer(GraphCacheEvent::Uncached { problem });
             open_uncached(runtime, graph, passes, options, Vec::new())
         };
@@ -83,7 +83,7 @@ impl GraphCache {
             let found = match self.ensure_sound(&wanted, observer) {
                 Ok(Some(found)) => found,
                 Ok(None) => {
-                    require_none_of_our_own(passes, "the graph cache cannot be written")?;
+                    require_own_precision(passes, "the graph cache cannot be written")?;
                     return open_uncached(runtime, graph, passes, options, Vec::new());
                 }
                 Err(error @ Error::Interrupted { .. }) => return Err(error),
@@ -235,15 +235,15 @@ impl GraphCache {
             .prefix(&format!("{}{}-", entry::UNFINISHED, entry.key))
             .tempdir_in(&self.root)
             .map_err(|e| Error::io(&self.root, "writing", e))?;
-        let operands = passes.iter().find_map(|pass| pass.operands());
-        let optimization = if operands.is_some() { Optimization::Basic } else { Optimization::All };
-        let best = SessionOptions { optimization, ..options.clone() };
-        let bytes = rewritten::rewritten(graph, passes, options)?;
         let made = room.path().join(entry::GRAPH);
-        Session::save_optimized(runtime, &graph.path, bytes, &best, &made)?;
-        let saved = match operands {
-            Some(operands) => own_operators(&made, operands)?,
-            None => files::read(&made).map_err(|e| Error::io(&made, "reading", e))?,
+        let saved = match make_with_operators(wanted, &made)? {
+            Some(saved) => saved,
+            None => {
+                let best = SessionOptions { optimization: Optimization::All, ..options.clone() };
+                let bytes = rewritten::rewritten(graph, passes, options)?;
+                Session::save_optimized(runtime, &graph.path, bytes, &best, &made)?;
+                files::read(&made).map_err(|e| Error::io(&made, "reading", e))?
+            }
         };
         let ordered = rewrite::hoist_dequantization(&saved).unwrap_or(saved);
         let has_dynamic_shapes = passes.contains(&Pass::DynamicShapes);
@@ -273,22 +273,44 @@ impl GraphCache {
     }
 }
 
-/// Puts operators of our own into a folded graph, and returns it. The weights that they read replace the stored ones.
-fn own_operators(made: &Path, operands: OperandType) -> Result<Vec<u8>> {
-    let packed = made.with_extension("packed");
-    let graph = GraphFile::open(made)?;
-    let Some(with) = rewrite::with_operators(&graph, operands, &packed)? else {
-        return files::read(made).map_err(|e| Error::io(made, "reading", e));
-    };
+/// Makes the graph with operators of our own, if `wanted` has those, and returns it. Its weights are in a file beside
+/// `made`. `None`, without files, if less than half of the multiplications would be in them, as with quantized weights.
+///
+/// # Errors
+/// [`Error::Input`] if the graph was to multiply in another type than the one that it stores, and cannot.
+fn make_with_operators(wanted: &Wanted<'_>, made: &Path) -> Result<Option<Vec<u8>>> {
+    let Some(choice) = wanted.passes.iter().find_map(|pass| pass.operators()) else { return Ok(None) };
+    let options = SessionOptions { optimization: Optimization::Basic, ..wanted.options.clone() };
+    let before: Vec<Pass> = wanted.passes.iter().copied().filter(|pass| !pass.is_instead_of_operators()).collect();
+    let bytes = rewritten::rewritten(wanted.graph, &before, wanted.options)?;
+    let folded = made.with_file_name("folded.onnx");
+    Session::save_optimized(wanted.runtime, &wanted.graph.path, bytes, &options, &folded)?;
+    let graph = GraphFile::open(&folded)?;
+    let weights = made.with_extension("weights");
+    let with = rewrite::with_operators(&graph, choice, &weights)?;
+    let remove = |path: &Path| std::fs::remove_file(path).map_err(|e| Error::io(path, "removing", e));
+    remove(&folded)?;
     for file in &graph.external {
-        std::fs::remove_file(&file.path).map_err(|e| Error::io(&file.path, "removing", e))?;
+        remove(&file.path)?;
     }
-    Ok(with.bytes)
+    match with {
+        Some(with) if 2.0 * with.coverage.own >= with.coverage.all => return Ok(Some(with.bytes)),
+        Some(_) => remove(&weights)?,
+        None => {}
+    }
+    if choice.operands == OperandType::Bf16 {
+        let path = wanted.graph.path.display();
+        let problem = format!("{path} has few products of stored float weights, which are what bf16 is made of");
+        let help = "leave the key out, or export the model with float32 weights";
+        return Err(Error::input("device.precision", problem, help));
+    }
+    Ok(None)
 }
 
-/// Refuses a graph with operators of our own that cannot be cached: as exported it would run in another precision.
-fn require_none_of_our_own(passes: &[Pass], problem: &str) -> Result<()> {
-    if passes.iter().all(|pass| pass.operands().is_none()) {
+/// Refuses a graph in bfloat16 that cannot be cached: as exported it would run in another precision.
+fn require_own_precision(passes: &[Pass], problem: &str) -> Result<()> {
+    let is_bf16 = |pass: &Pass| pass.operators().is_some_and(|choice| choice.operands == OperandType::Bf16);
+    if !passes.iter().any(is_bf16) {
         return Ok(());
     }
     let problem = format!("is kept in the graph cache, and {problem}");

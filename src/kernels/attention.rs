@@ -6,12 +6,15 @@
 
 use super::instruction_set::{InstructionSet, Work, vectorized};
 use super::number::Number;
+use super::softmax::{self, AttentionElement, Scores, Softmax};
 use super::threads::{Parts, Threads};
-use super::tile::{Accumulator, Block, Element, TileUnit};
+use super::tile::{Accumulator, Block, TileUnit};
 use super::tile_size::{COLUMNS, GROUP_ROWS, ROWS};
 
-/// Keys that are taken at a time.
-const KEYS: usize = 512;
+/// Bytes of scores, and of weights in float32, that are made at a time: those of some keys to 32 queries. They stay in the
+/// first cache.
+const SCORES_BYTES: usize = 32 << 10;
+const KEYS: usize = SCORES_BYTES / COLUMNS / size_of::<f32>();
 
 /// A matrix `[batch, rows, heads * width]` within a larger one.
 #[derive(Debug, Clone, Copy)]
@@ -24,7 +27,7 @@ pub struct Heads<'a, E> {
     pub stride: usize,
 }
 
-impl<E: Element> Heads<'_, E> {
+impl<E: AttentionElement> Heads<'_, E> {
     /// Returns the row of a head.
     #[inline(always)]
     fn row(&self, batch: usize, row: usize, head: usize, width: usize) -> &[E] {
@@ -64,7 +67,7 @@ struct Sizes {
     values: usize,
 }
 
-impl<E: Element> Attention<'_, E> {
+impl<E: AttentionElement> Attention<'_, E> {
     fn sizes(&self) -> Sizes {
         Sizes {
             key_width: self.width.next_multiple_of(E::STEP),
@@ -112,7 +115,7 @@ struct Gather<'t, 'a, E> {
     values: &'t mut [E],
 }
 
-impl<E: Element> Work for Gather<'_, '_, E> {
+impl<E: AttentionElement> Work for Gather<'_, '_, E> {
     #[inline(always)]
     fn run(self) {
         let Self { attention, head, keys, values } = self;
@@ -125,9 +128,15 @@ impl<E: Element> Work for Gather<'_, '_, E> {
         // A few rows at a time, so that what is written is in the first cache.
         const AT_ONCE: usize = 32;
         for first in (0..attention.values.rows).step_by(AT_ONCE) {
+            let count = AT_ONCE.min(attention.values.rows - first);
+            let mut rows: [&[E]; AT_ONCE] = [&[]; AT_ONCE];
+            for (number, row) in rows[..count].iter_mut().enumerate() {
+                *row = attention.values.row(batch, first + number, head, width);
+            }
             for at in 0..width {
-                for row in first..attention.values.rows.min(first + AT_ONCE) {
-                    values[at * sizes.value_width + row] = attention.values.row(batch, row, head, width)[at];
+                let to = &mut values[at * sizes.value_width + first..][..count];
+                for (to, row) in to.iter_mut().zip(&rows) {
+                    *to = row[at];
                 }
             }
         }
@@ -145,15 +154,7 @@ struct Task<'t, 'a, E, O> {
     out: &'t Parts<'t, O>,
 }
 
-/// The largest scores and the sums of weights of 32 queries.
-struct Softmax {
-    /// The largest score so far, as a power of two.
-    largest: [f32; COLUMNS],
-    /// The sum of the weights so far.
-    total: [f32; COLUMNS],
-}
-
-impl<E: Element, O: Number> Work for Task<'_, '_, E, O> {
+impl<E: AttentionElement, O: Number> Work for Task<'_, '_, E, O> {
     #[inline(always)]
     fn run(self) {
         let Self { attention, set, head, block, keys, values, out } = self;
@@ -170,7 +171,8 @@ impl<E: Element, O: Number> Work for Task<'_, '_, E, O> {
         }
 
         let mut tiles = TileUnit::new::<E>(set);
-        let mut softmax = Softmax { largest: [f32::NEG_INFINITY; COLUMNS], total: [0.0; COLUMNS] };
+        let mut state = Softmax::new();
+        let scale = attention.scale * std::f32::consts::LOG2_E;
         let mut sums = vec![Accumulator::new(); sizes.values.div_ceil(ROWS)];
         let mut scores = vec![Accumulator::new(); KEYS.min(sizes.keys).div_ceil(ROWS)];
         let mut weights = vec![E::default(); KEYS.min(sizes.value_width) * COLUMNS];
@@ -178,7 +180,7 @@ impl<E: Element, O: Number> Work for Task<'_, '_, E, O> {
             let here = KEYS.min(attention.keys.rows - from);
             for (number, scores) in scores[..here.div_ceil(ROWS)].iter_mut().enumerate() {
                 let at = from + number * ROWS;
-                let groups = [at, at + GROUP_ROWS].map(|row| if row < sizes.keys { GROUP_ROWS } else { 0 });
+                let groups = [at, at + GROUP_ROWS].map(|row| attention.keys.rows.saturating_sub(row).min(GROUP_ROWS));
                 let block = Block {
                     left: keys,
                     starts: [at, at + GROUP_ROWS].map(|row| row.min(sizes.keys) * sizes.key_width),
@@ -191,16 +193,17 @@ impl<E: Element, O: Number> Work for Task<'_, '_, E, O> {
                 E::multiply(&mut tiles, &block, false, scores);
             }
             let depth = here.next_multiple_of(E::STEP);
-            let rescale = softmax.weights(&scores, here, attention.scale, &mut weights[..depth * COLUMNS]);
+            let seen = Scores { blocks: &scores, count: here, scale };
+            let rescale = softmax::weights(set, &mut state, &seen, &mut weights[..depth * COLUMNS]);
             for (number, sums) in sums.iter_mut().enumerate() {
-                if from > 0 {
-                    sums.0.iter_mut().for_each(|row| row.iter_mut().zip(&rescale).for_each(|(x, factor)| *x *= factor));
+                if let Some(rescale) = rescale.filter(|_| from > 0) {
+                    sums.rescale(&rescale);
                 }
                 let at = number * ROWS;
                 let block = Block {
                     left: values,
                     starts: [at, at + GROUP_ROWS].map(|row| row.min(sizes.values) * sizes.value_width + from),
-                    rows: [at, at + GROUP_ROWS].map(|row| if row < sizes.values { GROUP_ROWS } else { 0 }),
+                    rows: [at, at + GROUP_ROWS].map(|row| width.saturating_sub(row).min(GROUP_ROWS)),
                     stride: sizes.value_width,
                     taps: &[0],
                     depth,
@@ -210,7 +213,7 @@ impl<E: Element, O: Number> Work for Task<'_, '_, E, O> {
             }
         }
         for query in 0..count {
-            let inverse = 1.0 / softmax.total[query];
+            let inverse = 1.0 / state.total(query);
             let start = ((batch * attention.queries.rows + first + query) * attention.heads + head) * width;
             // SAFETY: these queries of this head are this task's.
             let out = unsafe { out.range(start, width) };
@@ -218,44 +221,5 @@ impl<E: Element, O: Number> Work for Task<'_, '_, E, O> {
                 *out = O::from_f32(sums[at / ROWS].0[at % ROWS][query] * inverse);
             }
         }
-    }
-}
-
-impl Softmax {
-    /// Turns the scores of `count` keys into weights, a panel, and returns the factor of what was summed before.
-    #[inline(always)]
-    fn weights<E: Element>(
-        &mut self,
-        scores: &[Accumulator],
-        count: usize,
-        scale: f32,
-        weights: &mut [E],
-    ) -> [f32; COLUMNS] {
-        // Copies, which stay in registers.
-        let Self { mut largest, mut total } = *self;
-        let scale = scale * std::f32::consts::LOG2_E;
-        for row in scores.iter().flat_map(|scores| &scores.0).take(count) {
-            for (largest, score) in largest.iter_mut().zip(row) {
-                *largest = if *score * scale > *largest { *score * scale } else { *largest };
-            }
-        }
-        let mut rescale = [1.0; COLUMNS];
-        for at in 0..COLUMNS {
-            rescale[at] = E::power_of_two(self.largest[at] - largest[at]);
-            total[at] *= rescale[at];
-        }
-        let mut rows = scores.iter().flat_map(|scores| &scores.0).take(count);
-        for group in weights.chunks_exact_mut(E::GROUP * COLUMNS) {
-            let mut made = [[0.0; COLUMNS]; 2];
-            for (made, row) in made[..E::GROUP].iter_mut().zip(&mut rows) {
-                for at in 0..COLUMNS {
-                    made[at] = E::power_of_two(row[at].mul_add(scale, -largest[at]));
-                    total[at] += made[at];
-                }
-            }
-            E::write_group(&made, group);
-        }
-        *self = Self { largest, total };
-        rescale
     }
 }

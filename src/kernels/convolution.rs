@@ -1,9 +1,10 @@
 //! Convolutions as products: 3×3 windows of an image that has a border.
 
+use super::epilogue::Epilogue;
 use super::instruction_set::InstructionSet;
 use super::number::Number;
 use super::pack::PanelShape;
-use super::product::{Epilogue, OutRows, Product, ProductRows};
+use super::product::{OutRows, Product, ProductRows};
 use super::threads::Threads;
 use super::tile::Element;
 

@@ -2,9 +2,9 @@
 
 use half::bf16;
 
-use super::functions::exp;
+use super::functions::{EXP2_BF16, ROUND, exp2};
 use super::operator::OperandType;
-use super::tile_size::COLUMNS;
+use super::tile_size::LANES;
 
 /// A type of numbers in operands of matrix products. Sums are float32.
 pub trait Number: Copy + Default + Send + Sync + PartialEq + std::fmt::Debug + 'static {
@@ -24,8 +24,8 @@ pub trait Number: Copy + Default + Send + Sync + PartialEq + std::fmt::Debug + '
     /// Returns `2^x` for x up to 0, as exactly as this type keeps it.
     fn power_of_two(x: f32) -> f32;
 
-    /// Writes [`Number::GROUP`] rows of a panel side by side: numbers from 0 to 1.
-    fn write_group(rows: &[[f32; COLUMNS]; 2], to: &mut [Self]);
+    /// Writes a lane of [`Number::GROUP`] rows of a panel side by side: numbers from 0 to 1.
+    fn write_group(rows: &[[f32; LANES]; 2], to: &mut [Self]);
 }
 
 impl Number for f32 {
@@ -45,11 +45,11 @@ impl Number for f32 {
 
     #[inline(always)]
     fn power_of_two(x: f32) -> f32 {
-        exp(x * std::f32::consts::LN_2)
+        exp2(x)
     }
 
     #[inline(always)]
-    fn write_group(rows: &[[f32; COLUMNS]; 2], to: &mut [Self]) {
+    fn write_group(rows: &[[f32; LANES]; 2], to: &mut [Self]) {
         to.copy_from_slice(&rows[0]);
     }
 }
@@ -74,22 +74,24 @@ impl Number for bf16 {
         f32::from_bits(u32::from(self.to_bits()) << 16)
     }
 
-    /// A polynomial of degree 3, whose error is 1e-4: a thirtieth of this type's.
+    /// Less exact than float32.
     #[inline(always)]
     fn power_of_two(x: f32) -> f32 {
-        const ROUND: f32 = 12_582_912.0;
         // NaN stays NaN, so that no image is made of it in silence.
         let x = if x < -126.0 { -126.0 } else { x };
         let shifted = x + ROUND;
         let rest = x - (shifted - ROUND);
-        let sum = rest.mul_add(rest.mul_add(rest.mul_add(0.055_171, 0.242_611), 0.693_261), 0.999_928);
+        let mut sum = 0.0;
+        for factor in EXP2_BF16 {
+            sum = rest.mul_add(sum, factor);
+        }
         f32::from_bits(sum.to_bits().wrapping_add(shifted.to_bits() << 23))
     }
 
     #[inline(always)]
-    fn write_group(rows: &[[f32; COLUMNS]; 2], to: &mut [Self]) {
+    fn write_group(rows: &[[f32; LANES]; 2], to: &mut [Self]) {
         const HALF: u32 = 0x8000;
-        let mut words = [0; COLUMNS];
+        let mut words = [0; LANES];
         for ((word, low), high) in words.iter_mut().zip(&rows[0]).zip(&rows[1]) {
             // Ties round up.
             let [low, high] = [low, high].map(|value| value.to_bits().wrapping_add(HALF));
@@ -98,8 +100,8 @@ impl Number for bf16 {
                 false => low & 0xffff_0000 | high >> 16,
             };
         }
-        assert_eq!(to.len(), 2 * COLUMNS);
+        assert_eq!(to.len(), 2 * LANES);
         // SAFETY: `to` has as many bytes.
-        unsafe { to.as_mut_ptr().cast::<[u32; COLUMNS]>().write_unaligned(words) };
+        unsafe { to.as_mut_ptr().cast::<[u32; LANES]>().write_unaligned(words) };
     }
 }

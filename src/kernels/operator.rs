@@ -2,14 +2,14 @@
 //!
 //! | operator | inputs | attributes | output |
 //! |---|---|---|---|
-//! | `Product` | left `[batch, …, depth]`, packed weights, bias, added `[batch, columns]`, gate `[batch, columns]`, residual | `columns`, `kernel`, `stride`, `offset`, `upsample`, `activation`, `gated` | `[batch, …, columns]` |
+//! | `Product` | left `[batch, …, depth]`, packed weights, bias, added `[batch, columns]`, gate `[batch, columns]`, residual | `columns`, `kernel`, `stride`, `offset`, `upsample`, `tile`, `activation`, `gated` | `[batch, …, columns]` |
 //! | `GroupNorm` | image, image or nothing, scale, shift | `groups`, `epsilon`, `activation`, `border` | the image |
 //! | `RowNorm` | rows `[batch, …, width]`, scale, shift | `epsilon`, `centers`, `adds_one` | as the rows |
 //! | `Attention` | queries, keys, values `[batch, rows, heads · width]` | `heads`, `scale` | as the queries |
 //! | `Operand` | rows or an image | `border`, `width` | the same in the operands' type |
 //!
 //! Images are `[batch, height, width, channels]`. A `Product` whose `kernel` is 3 reads an image with a border of one pixel;
-//! `offset` is the first pixel of the first window, `upsample` doubles the image before. `gated` products have half of
+//! `offset` is the first pixel of the first window, `upsample` doubles the image before, `tile` is the side of the tiles of [minimal filtering](super::Filtering), or 0. `gated` products have half of
 //! their columns. `width` of an `Operand` pads the last axis with zeros.
 
 use super::functions::Activation;

@@ -1,12 +1,12 @@
 //! Matrix products and convolutions: rows of an image or matrix by packed columns, with what follows them.
 
-use super::functions::{Activation, activate};
+use super::epilogue::{Epilogue, PanelEpilogue};
 use super::instruction_set::{InstructionSet, Work, vectorized};
 use super::number::Number;
 use super::pack::PanelShape;
 use super::threads::{Parts, Threads};
 use super::tile::{Accumulator, Block, Element, TileUnit};
-use super::tile_size::{COLUMNS, GROUP_ROWS};
+use super::tile_size::GROUP_ROWS;
 
 /// The places of a left operand that a product reads, and the rows of the result.
 ///
@@ -58,6 +58,12 @@ impl ProductRows {
         }
     }
 
+    /// The row of the result.
+    #[inline(always)]
+    fn out_row(&self, line: usize, row: usize) -> usize {
+        self.out.first + line * self.out.line_step + row * self.out.step
+    }
+
     fn groups_per_line(&self) -> usize {
         self.line_rows.div_ceil(GROUP_ROWS)
     }
@@ -75,24 +81,6 @@ impl ProductRows {
         let (image, line) = (line / self.lines_per_image, line % self.lines_per_image);
         image * self.image_stride + line * self.line_stride + row * self.row_stride
     }
-}
-
-/// The operations after a product. The result of a row is `activation(sum + bias + added) · gate + residual`.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Epilogue<'a> {
-    /// A number for each column.
-    pub bias: Option<&'a [f32]>,
-    /// A number for each image and column, such as a time embedding.
-    pub added: Option<&'a [f32]>,
-    /// The activation.
-    pub activation: Activation,
-    /// True if columns are in pairs of 16 values and 16 gates: the result has half of the columns, `value ·
-    /// activation(gate)`.
-    pub is_gated: bool,
-    /// A factor for each image and column.
-    pub gate: Option<&'a [f32]>,
-    /// A number for each row and column of the result.
-    pub residual: Option<&'a [f32]>,
 }
 
 /// A product: a left operand, a packed right one, and what follows.
@@ -116,12 +104,7 @@ const LEFT_BYTES: usize = 384 << 10;
 const WHOLE_LEFT_BYTES: usize = 3 << 19;
 
 impl<E: Element> Product<'_, E> {
-    /// The columns of the result.
-    pub fn out_columns(&self) -> usize {
-        if self.epilogue.is_gated { self.shape.columns / 2 } else { self.shape.columns }
-    }
-
-    /// Computes the product into `out`, rows of [`Product::out_columns`] values.
+    /// Computes the product into `out`, rows of [`Epilogue::out_columns`] values.
     ///
     /// Each value is the same for any number of threads.
     ///
@@ -153,56 +136,7 @@ impl<E: Element> Product<'_, E> {
         let Self { shape, rows, epilogue, .. } = self;
         assert_eq!(shape.taps, rows.taps.len());
         assert!(self.packed.len() >= shape.packed_len::<E>());
-        assert!(epilogue.bias.is_none_or(|bias| bias.len() == shape.columns));
-        let images = rows.lines.div_ceil(rows.lines_per_image.max(1));
-        let per_image = |values: Option<&[f32]>, columns: usize| values.is_none_or(|v| v.len() == images * columns);
-        assert!(per_image(epilogue.added, shape.columns) && per_image(epilogue.gate, self.out_columns()));
-        assert!(!epilogue.is_gated || shape.columns.is_multiple_of(COLUMNS));
-    }
-
-    /// Writes the results of a group of rows.
-    #[inline(always)]
-    fn finish<O: Number>(&self, panel: usize, line: usize, row: usize, sums: &[[f32; COLUMNS]], out: &Parts<'_, O>) {
-        let Epilogue { bias, added, activation, is_gated, gate, residual } = self.epilogue;
-        let image = line / self.rows.lines_per_image;
-        let columns = self.shape.columns;
-        let at = panel * COLUMNS;
-        let mut offsets = [0.0; COLUMNS];
-        for values in [bias, added.map(|added| &added[image * columns..])].into_iter().flatten() {
-            for (offset, value) in offsets.iter_mut().zip(&values[at..columns]) {
-                *offset += value;
-            }
-        }
-        let out_columns = self.out_columns();
-        let (at, width) = if is_gated { (at / 2, COLUMNS / 2) } else { (at, COLUMNS.min(columns - at)) };
-        let mut factors = [1.0; COLUMNS];
-        if let Some(gate) = gate {
-            factors[..width].copy_from_slice(&gate[image * out_columns + at..][..width]);
-        }
-        let to = self.rows.out;
-        for (number, sums) in sums.iter().enumerate() {
-            let start = (to.first + line * to.line_step + (row + number) * to.step) * out_columns + at;
-            // SAFETY: each row and panel of the result is written by one task.
-            let out = unsafe { out.range(start, width) };
-            let mut values = [0.0; COLUMNS];
-            for ((value, sum), offset) in values.iter_mut().zip(sums).zip(&offsets) {
-                *value = sum + offset;
-            }
-            if is_gated {
-                let (value, gates) = values.split_at_mut(COLUMNS / 2);
-                activate(activation, gates);
-                value.iter_mut().zip(gates).for_each(|(value, gate)| *value *= *gate);
-            } else {
-                activate(activation, &mut values);
-            }
-            if gate.is_some() {
-                values.iter_mut().zip(&factors).for_each(|(value, factor)| *value *= factor);
-            }
-            if let Some(residual) = residual {
-                values.iter_mut().zip(&residual[start..start + width]).for_each(|(value, other)| *value += other);
-            }
-            out.iter_mut().zip(&values).for_each(|(out, value)| *out = O::from_f32(*value));
-        }
+        epilogue.check(shape.columns, rows.lines.div_ceil(rows.lines_per_image.max(1)));
     }
 }
 
@@ -237,9 +171,15 @@ impl<E: Element, O: Number> Work for Task<'_, '_, E, O> {
                     panel: &product.packed[panel * panel_len..][..panel_len],
                 };
                 E::multiply(&mut tiles, &block, false, &mut sums);
-                for ((line, row, rows), sums) in pair.into_iter().zip(sums.0.chunks_exact(GROUP_ROWS)) {
-                    if rows > 0 {
-                        product.finish(panel, line, row, &sums[..rows], out);
+                for ((line, first, rows), sums) in pair.into_iter().zip(sums.0.chunks_exact(GROUP_ROWS)) {
+                    if rows == 0 {
+                        continue;
+                    }
+                    let image = line / product.rows.lines_per_image;
+                    let after = PanelEpilogue::new(product.epilogue, product.shape.columns, panel, image);
+                    for (row, sums) in (first..first + rows).zip(sums) {
+                        // SAFETY: each row and panel of the result is written by one task.
+                        unsafe { after.write(product.rows.out_row(line, row), sums, out) };
                     }
                 }
             }

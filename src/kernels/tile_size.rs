@@ -1,5 +1,7 @@
 //! The size of the innermost product.
 
+/// Numbers that are computed side by side.
+pub const LANES: usize = 16;
 /// Columns of a panel.
 pub const COLUMNS: usize = 32;
 /// ProductRows of one of a block's two groups.

@@ -74,16 +74,11 @@ impl ExecutionPlan {
     /// Winograd's form rounds a little more than a plain convolution. A VAE does that once an image; a denoiser's
     /// rounding goes on from step to step, and is left alone unless it is asked for.
     pub(super) fn plain_passes(&self, kind: ComponentKind) -> impl Iterator<Item = Pass> {
-        let is_plain = self.memory_budget.is_some_and(|memory_budget| memory_budget.decodes_plainly);
-        let rounds_once = self.model.encoder.as_ref().is_some_and(|part| part.kind == kind)
-            || self.model.decoder.as_ref().is_some_and(|part| part.kind == kind && !is_plain);
+        let rounds_once = self.rounds_once(kind) && !self.decodes_plainly(kind);
         let winograd = (rounds_once || self.device.fast_convolutions).then_some(Pass::Winograd);
         let loose = self.memory_budget.map(|_| Pass::DynamicShapes);
-        let passes = match self.operands_of(kind) {
-            Some(operands) => vec![Pass::Attention, Pass::Operators(operands)],
-            None => [Pass::Attention, Pass::FeedForward, Pass::Subpixel].into_iter().chain(winograd).collect(),
-        };
-        passes.into_iter().chain(loose)
+        let own = self.operator_choice(kind).map(Pass::Operators);
+        [Pass::Attention, Pass::FeedForward, Pass::Subpixel].into_iter().chain(winograd).chain(own).chain(loose)
     }
 
     /// Returns the cache for this component's optimized graph, if it is cached.
@@ -143,8 +138,11 @@ impl ExecutionPlan {
     /// fastest one when it was measured.
     fn batching(&self) -> Batching {
         match self.device.batching {
-            // An operator of our own divides its work among all threads, whatever the rows.
-            Batching::Auto if self.operands_of(self.model.denoiser.kind).is_some() => Batching::Batched,
+            // An operator of our own divides its work among all threads, whatever the rows: fewer take less memory.
+            Batching::Auto if self.operands_of(self.model.denoiser.kind).is_some() => match self.memory_budget {
+                Some(_) => Batching::Sequential,
+                None => Batching::Batched,
+            },
             Batching::Auto if !self.denoises_on_cpu() => Batching::Batched,
             // The fastest on two cores, by 15 %.
             Batching::Auto => self.measured_rows.map_or(Batching::Split, |rows| fastest(&rows, self.can_batch())),

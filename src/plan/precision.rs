@@ -3,8 +3,10 @@
 use super::execution_plan::ExecutionPlan;
 use crate::bundle::ComponentKind;
 use crate::error::{Error, Result};
-use crate::kernels::{InstructionSet, OperandType};
+use crate::kernels::{Filtering, InstructionSet, OperandType};
+use crate::rewrite::OperatorChoice;
 use crate::spec::Precision;
+use crate::tensor::DType;
 
 /// The precision of graphs that multiply as they are stored.
 pub const FLOAT32: &str = "float32";
@@ -20,24 +22,68 @@ impl ExecutionPlan {
             Precision::Bf16 => true,
             Precision::Auto => InstructionSet::best().has_bf16(),
         };
-        (is_bf16 && self.graph_cache.is_some() && self.is_heavy(kind) && self.can_be_cached(kind))
-            .then_some(OperandType::Bf16)
+        let operands = if is_bf16 { OperandType::Bf16 } else { OperandType::Float32 };
+        let is_fast = is_bf16 || InstructionSet::best() >= InstructionSet::Avx2;
+        let fits = is_fast && self.graph_cache.is_some() && self.is_heavy(kind) && self.can_be_cached(kind);
+        (fits && self.narrow_weights(kind, is_bf16).is_none()).then_some(operands)
+    }
+
+    /// The type of a component's weights that are narrower than float32: it has operators of ONNX Runtime's. With `takes_half`,
+    /// of those that are no float numbers.
+    fn narrow_weights(&self, kind: ComponentKind, takes_half: bool) -> Option<DType> {
+        let (_, graph) = self.all_graphs().into_iter().find(|(own, _)| *own == kind)?;
+        let is_narrow = |dtype: &DType| match dtype {
+            DType::F32 | DType::F64 | DType::I32 | DType::I64 | DType::Bool => false,
+            DType::F16 | DType::Bf16 => !takes_half,
+            _ => true,
+        };
+        graph.weight_types.iter().map(|(dtype, _)| *dtype).find(is_narrow)
+    }
+
+    /// Returns how a component's operators of our own compute, if it has those.
+    ///
+    /// Minimal filtering of large tiles rounds about five times as much as a plain convolution. A VAE does that once an
+    /// image; a denoiser's rounding goes on from step to step, and keeps to small tiles unless more is asked for, or to none
+    /// under a memory budget.
+    pub(super) fn operator_choice(&self, kind: ComponentKind) -> Option<OperatorChoice> {
+        let operands = self.operands_of(kind)?;
+        let filtering = match operands {
+            // Tiles of AMX multiply faster than windows can be transformed.
+            OperandType::Bf16 if InstructionSet::best() == InstructionSet::Amx => None,
+            OperandType::Bf16 => Some(Filtering::Two),
+            OperandType::Float32 if self.rounds_once(kind) => (!self.decodes_plainly(kind)).then_some(Filtering::Four),
+            OperandType::Float32 if self.device.fast_convolutions => Some(Filtering::Four),
+            // The transformed weights are 16/9 as large.
+            OperandType::Float32 => self.memory_budget.is_none().then_some(Filtering::Two),
+        };
+        Some(OperatorChoice { operands, filtering })
+    }
+
+    /// True for a decoder that is to take less memory.
+    pub(super) fn decodes_plainly(&self, kind: ComponentKind) -> bool {
+        let is_decoder = self.model.decoder.as_ref().is_some_and(|part| part.kind == kind);
+        is_decoder && self.memory_budget.is_some_and(|memory_budget| memory_budget.decodes_plainly)
+    }
+
+    /// True for VAEs, whose rounding errors are not carried from step to step.
+    pub(super) fn rounds_once(&self, kind: ComponentKind) -> bool {
+        let encoder = self.model.encoder.as_ref().map(|part| part.kind);
+        let decoder = self.model.decoder.as_ref().map(|part| part.kind);
+        [encoder, decoder].contains(&Some(kind))
     }
 
     /// True for denoisers, ControlNets and VAEs.
     fn is_heavy(&self, kind: ComponentKind) -> bool {
         let model = &self.model;
-        let encoder = model.encoder.as_ref().is_some_and(|part| part.kind == kind);
-        let decoder = model.decoder.as_ref().is_some_and(|part| part.kind == kind);
-        encoder || decoder || kind == model.denoiser.kind || model.controls.iter().any(|c| c.part.kind == kind)
+        self.rounds_once(kind) || kind == model.denoiser.kind || model.controls.iter().any(|c| c.part.kind == kind)
     }
 
     /// The precision of the denoiser, such as `bf16 (amx_bf16)`: the type of its products, and the instructions that
     /// multiply it.
     pub fn precision(&self) -> String {
         match self.operands_of(self.model.denoiser.kind) {
-            Some(operands) => format!("{} ({})", operands.name(), InstructionSet::best().name()),
-            None => FLOAT32.to_owned(),
+            Some(OperandType::Bf16) => format!("bf16 ({})", InstructionSet::best().name()),
+            _ => FLOAT32.to_owned(),
         }
     }
 
@@ -70,7 +116,13 @@ impl ExecutionPlan {
             );
         }
         let denoiser = self.model.denoiser.kind;
-        let stays = self.operands_of(denoiser).is_none() && self.denoises_on_cpu();
-        Ok(stays.then(|| format!("precision: {denoiser} runs in float32, since LoRAs change its weights")))
+        if self.operands_of(denoiser).is_some() || !self.denoises_on_cpu() {
+            return Ok(None);
+        }
+        let reason = match self.narrow_weights(denoiser, true) {
+            Some(dtype) => format!("since it stores {dtype} weights"),
+            None => "since LoRAs change its weights".to_owned(),
+        };
+        Ok(Some(format!("precision: {denoiser} does not multiply in bf16, {reason}")))
     }
 }

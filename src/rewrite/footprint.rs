@@ -2,12 +2,13 @@
 
 use std::collections::{HashMap, HashSet};
 
+use super::convolution::Convolution;
 use super::edits::Edits;
 use super::facts::TensorFacts;
 use super::indexed_graph::{IndexedGraph, is, is_own, output, reads};
 use super::length::Length;
 use super::versions::is_known;
-use super::{Pass, attention, cut, subpixel, winograd};
+use super::{OperatorChoice, Pass, attention, cut, subpixel, winograd};
 use crate::bundle::GraphFile;
 use crate::bundle::proto::NodeProto;
 use crate::error::Result;
@@ -245,6 +246,9 @@ impl<'a> Memory<'a> {
 
     /// Returns the bytes of weights and of temporary values of a node once it is rewritten.
     fn extra_bytes(&self, node: &NodeProto) -> (u64, u64) {
+        if let Some(choice) = self.passes.iter().find_map(|pass| pass.operators()) {
+            return (self.filtered_bytes(choice, node).unwrap_or(0), 0);
+        }
         let is_cut = self.passes.contains(&Pass::Subpixel) && subpixel::is_site(self.source, self.facts, node);
         if is_cut || !self.passes.contains(&Pass::Winograd) {
             return (0, 0);
@@ -258,5 +262,18 @@ impl<'a> Memory<'a> {
             Some(((weights, of_pixel), pixels)) => (weights, of_pixel.saturating_mul(pixels)),
             None => (0, 0),
         }
+    }
+
+    /// Returns the bytes that a convolution's weights need beyond those stored once they are transformed for an operator
+    /// of our own.
+    fn filtered_bytes(&self, choice: OperatorChoice, node: &NodeProto) -> Option<u64> {
+        let convolution = Convolution::from_node(self.facts, node)?;
+        let number = |length: i64| usize::try_from(length).ok();
+        let (columns, depth) = (number(convolution.channels_out)?, number(convolution.channels_in)?);
+        let shape = self.facts.shape(output(node)?)?;
+        let pixels = number(Length::product([shape.first()?, shape.get(2)?, shape.get(3)?])?.number()?)?;
+        let upsamples = subpixel::is_site(self.source, self.facts, node);
+        let taps = choice.filtering_of(columns, depth, pixels, upsamples)?.products();
+        Some((4 * columns * depth * (taps - 9)) as u64)
     }
 }

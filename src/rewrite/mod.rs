@@ -33,7 +33,7 @@ pub(crate) use dynamic_shapes::make_shapes_dynamic;
 pub use footprint::{Footprint, footprint};
 pub(crate) use node_order::hoist_dequantization;
 pub use operators::{Coverage, WithOperators, with_operators};
-pub use pass::Pass;
+pub use pass::{OperatorChoice, Pass};
 use versions::is_known;
 
 use crate::bundle::GraphFile;

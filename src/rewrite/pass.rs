@@ -1,6 +1,39 @@
 //! The kinds of rewrites.
 
-use crate::kernels::OperandType;
+use crate::kernels::{Filtering, OperandType};
+
+/// How operators of our own compute.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct OperatorChoice {
+    /// The type of what products multiply.
+    pub operands: OperandType,
+    /// The largest tiles of 3×3 convolutions by minimal filtering; `None` for none. Those of few channels or pixels take
+    /// smaller tiles or none.
+    pub filtering: Option<Filtering>,
+}
+
+impl OperatorChoice {
+    /// The tiles of a 3×3 convolution with windows side by side, of which the result has `pixels` in all images.
+    ///
+    /// Small images have few tiles to each of the transformed weights, which are several times as large; with few channels
+    /// the transforms take longer than the products.
+    pub(crate) fn filtering_of(
+        self,
+        columns: usize,
+        depth: usize,
+        pixels: usize,
+        upsamples: bool,
+    ) -> Option<Filtering> {
+        const FEW_CHANNELS: usize = 32;
+        const FEW_PIXELS: usize = 256;
+        const MANY_PIXELS: usize = 1024;
+        let is_few = columns.min(depth) < FEW_CHANNELS || pixels < FEW_PIXELS;
+        let largest = self.filtering.filter(|_| !is_few)?;
+        let chosen = if pixels < MANY_PIXELS { Filtering::Two } else { largest };
+        // Doubled pixels need no more products than those of small tiles.
+        (!upsamples || chosen == Filtering::Four).then_some(chosen)
+    }
+}
 
 /// A kind of rewrite.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -18,9 +51,9 @@ pub enum Pass {
     /// Gated feed-forward layers with separate products for the two halves; with many tokens, some hundreds of tokens
     /// at a time.
     FeedForward,
-    /// Operators of [`kernels`](crate::kernels) with operands of this type. Runs after the graph is folded, and takes the
-    /// place of ONNX Runtime's further optimizations.
-    Operators(OperandType),
+    /// Operators of [`kernels`](crate::kernels). Runs after the graph is folded, and takes the place of ONNX Runtime's
+    /// further optimizations.
+    Operators(OperatorChoice),
     /// Dynamic activation shapes after optimization, so that ONNX Runtime frees memory: about half of an evaluation's
     /// activations, for up to a few percent of its time.
     DynamicShapes,
@@ -38,9 +71,14 @@ impl Pass {
         matches!(self, Self::DeepOutput(_) | Self::Shallow(_))
     }
 
-    /// Returns the type of the operands of our own operators, if it puts those in.
-    pub(crate) fn operands(self) -> Option<OperandType> {
-        if let Self::Operators(operands) = self { Some(operands) } else { None }
+    /// Returns true for a form of convolutions or feed-forward layers that operators of our own have their own ways for.
+    pub(crate) fn is_instead_of_operators(self) -> bool {
+        matches!(self, Self::Subpixel | Self::Winograd | Self::FeedForward)
+    }
+
+    /// Returns how operators of our own compute, if it puts those in.
+    pub(crate) fn operators(self) -> Option<OperatorChoice> {
+        if let Self::Operators(choice) = self { Some(choice) } else { None }
     }
 
     /// Returns the branch at which only the shallow layers remain.

@@ -22,15 +22,16 @@ pub struct DeviceSpec {
     /// `threads`: of the CPU, 1 to 1024, at most as many as the CPUs that the process's affinity mask and its control groups'
     /// quota leave it, unless `overcommit` allows more. Absent: one for each physical core that the process may use.
     pub threads: Option<usize>,
-    /// `batching`: the way in which the rows of one call of the denoiser are run.
+    /// `batching`: the way in which the rows of one call of the denoiser are run. With operators of our own, `auto` is
+    /// `batched`, and `split` is `sequential`: each run is divided among all threads.
     pub batching: Batching,
     /// `optimize = true`: graphs that run on the CPU alone are optimized once, into the graph cache. With `false` they are
     /// opened as exported.
     pub optimize: bool,
     /// `precision = "float32"`: the type in which denoisers, ControlNets and VAEs multiply on the CPU.
     pub precision: Precision,
-    /// `fast_convolutions = false`: true rewrites the convolutions of optimized denoisers in Winograd's form too, as those of
-    /// VAEs are. Latents then differ by some 1e-5 of the largest.
+    /// `fast_convolutions = false`: true computes the convolutions of optimized denoisers in Winograd's form F(4×4, 3×3) too, as
+    /// those of VAEs are, and not in F(2×2, 3×3). Latents then differ by some 1e-5 of the largest.
     pub fast_convolutions: bool,
     /// `offload`: true unloads each graph once it has run for an image, so that the next has its memory; false keeps all of
     /// them loaded for the next image. Absent: they are unloaded if the machine has no room for all of them.

@@ -119,7 +119,7 @@ pub(crate) const KEYS: &[KeyEntry] = &[
         T::Choice(&["float32", "bf16", "bfloat16", "auto"]),
         "The type in which denoisers, ControlNets and VAEs multiply on the CPU.",
     ),
-    key("device", "fast_convolutions", T::Switch, "Runs the denoiser's convolutions in Winograd's form."),
+    key("device", "fast_convolutions", T::Switch, "Runs the denoiser's convolutions in Winograd's form of 4×4 tiles."),
     key("device", "offload", T::Switch, "Unloads each graph after it has run; by default if memory is short."),
     key("device", "memory_budget", T::Text, "The most memory that the process may hold, such as `\"4 GB\"`."),
     key(

@@ -1,76 +1,75 @@
 //! The product in AVX-512, float32: eight rows by 32 columns in registers.
 
 use std::arch::x86_64::{
-    __m512, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_set1_ps, _mm512_setzero_ps, _mm512_storeu_ps,
+    __m512, _MM_HINT_T0, _mm_prefetch, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_set1_ps, _mm512_setzero_ps,
+    _mm512_storeu_ps,
 };
 
-use super::block::{Accumulator, Block};
-use crate::kernels::tile_size::{COLUMNS, GROUP_ROWS};
+use super::registers::{Registers, Strip};
+use crate::kernels::tile_size::COLUMNS;
 
-/// Rows that are in registers at the same time.
-const AT_ONCE: usize = 8;
-/// Depth after which the next rows are taken, so that this part of the panel is still in the first cache.
-const STRIP: usize = 256;
+/// AVX-512 F.
+pub struct Avx512;
 
-/// Adds the product to `sums`.
-///
-/// # Safety
-/// The processor has AVX-512 F, and the operands are as long as [`Block::check`] wants them.
-#[target_feature(enable = "avx512f")]
-pub unsafe fn multiply(block: &Block<'_, f32>, sums: &mut Accumulator) {
-    for (tap, &offset) in block.taps.iter().enumerate() {
-        for at in (0..block.depth).step_by(STRIP) {
-            let depth = STRIP.min(block.depth - at);
-            for group in 0..2 {
-                for first in (0..block.rows[group]).step_by(AT_ONCE) {
-                    let start = block.starts[group] + first * block.stride + offset + at;
-                    // SAFETY: within the operands, as the caller checked.
-                    unsafe {
-                        let left = block.left.as_ptr().add(start);
-                        let panel = block.panel.as_ptr().add((tap * block.depth + at) * COLUMNS);
-                        let out = sums.0[group * GROUP_ROWS + first..].as_mut_ptr().cast::<f32>();
-                        let of = (left, block.stride, panel, depth, out);
-                        match AT_ONCE.min(block.rows[group] - first) {
-                            8 => rows::<8>(of),
-                            7 => rows::<7>(of),
-                            6 => rows::<6>(of),
-                            5 => rows::<5>(of),
-                            4 => rows::<4>(of),
-                            3 => rows::<3>(of),
-                            2 => rows::<2>(of),
-                            _ => rows::<1>(of),
-                        }
-                    }
+impl Registers for Avx512 {
+    type Of = f32;
+    const ROWS: usize = 8;
+    const STRIP: usize = 128;
+    const WIDTH: usize = COLUMNS;
+    // Four times eight rows fetch the next strip, two lines a row of it.
+    const FETCH_EVERY: usize = 2;
+
+    #[target_feature(enable = "avx512f")]
+    unsafe fn rows<const R: usize>(strip: Strip<f32>) {
+        let Strip { left, stride, panel, depth, sums: out, begins, ahead } = strip;
+        // SAFETY: as the caller promises.
+        unsafe {
+            let mut sums: [[__m512; 2]; R] = [[_mm512_setzero_ps(); 2]; R];
+            if !begins {
+                for (row, sums) in sums.iter_mut().enumerate() {
+                    sums[0] = _mm512_loadu_ps(out.add(row * COLUMNS));
+                    sums[1] = _mm512_loadu_ps(out.add(row * COLUMNS + 16));
                 }
+            }
+            let whole = depth / Self::FETCH_EVERY * Self::FETCH_EVERY;
+            for first in (0..whole).step_by(Self::FETCH_EVERY) {
+                _mm_prefetch::<_MM_HINT_T0>(ahead.wrapping_add(first / Self::FETCH_EVERY * 16).cast());
+                for k in first..first + Self::FETCH_EVERY {
+                    add(&mut sums, left, stride, panel, k);
+                }
+            }
+            for k in whole..depth {
+                add(&mut sums, left, stride, panel, k);
+            }
+            for (row, sums) in sums.iter().enumerate() {
+                _mm512_storeu_ps(out.add(row * COLUMNS), sums[0]);
+                _mm512_storeu_ps(out.add(row * COLUMNS + 16), sums[1]);
             }
         }
     }
 }
 
+/// Adds the products at one depth.
+///
 /// # Safety
-/// `R` rows of `depth` values can be read at `left`, `depth` rows of 32 at `panel`, and `R` rows of 32 written at `out`.
+/// As [`Registers::rows`].
 #[target_feature(enable = "avx512f")]
 #[inline]
-unsafe fn rows<const R: usize>((left, stride, panel, depth, out): (*const f32, usize, *const f32, usize, *mut f32)) {
+unsafe fn add<const R: usize>(
+    sums: &mut [[__m512; 2]; R],
+    left: *const f32,
+    stride: usize,
+    panel: *const f32,
+    k: usize,
+) {
     // SAFETY: as above.
     unsafe {
-        let mut sums: [[__m512; 2]; R] = [[_mm512_setzero_ps(); 2]; R];
+        let low = _mm512_loadu_ps(panel.add(k * COLUMNS));
+        let high = _mm512_loadu_ps(panel.add(k * COLUMNS + 16));
         for (row, sums) in sums.iter_mut().enumerate() {
-            sums[0] = _mm512_loadu_ps(out.add(row * COLUMNS));
-            sums[1] = _mm512_loadu_ps(out.add(row * COLUMNS + 16));
-        }
-        for k in 0..depth {
-            let low = _mm512_loadu_ps(panel.add(k * COLUMNS));
-            let high = _mm512_loadu_ps(panel.add(k * COLUMNS + 16));
-            for (row, sums) in sums.iter_mut().enumerate() {
-                let value = _mm512_set1_ps(*left.add(row * stride + k));
-                sums[0] = _mm512_fmadd_ps(value, low, sums[0]);
-                sums[1] = _mm512_fmadd_ps(value, high, sums[1]);
-            }
-        }
-        for (row, sums) in sums.iter().enumerate() {
-            _mm512_storeu_ps(out.add(row * COLUMNS), sums[0]);
-            _mm512_storeu_ps(out.add(row * COLUMNS + 16), sums[1]);
+            let value = _mm512_set1_ps(*left.add(row * stride + k));
+            sums[0] = _mm512_fmadd_ps(value, low, sums[0]);
+            sums[1] = _mm512_fmadd_ps(value, high, sums[1]);
         }
     }
 }

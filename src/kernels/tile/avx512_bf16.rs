@@ -1,83 +1,80 @@
 //! The product in AVX-512 with `vdpbf16ps`: eight rows by 32 columns in registers.
 
 use std::arch::x86_64::{
-    __m512, __m512bh, __m512i, _mm512_dpbf16_ps, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_set1_epi32,
-    _mm512_setzero_ps, _mm512_storeu_ps,
+    __m512, __m512bh, __m512i, _MM_HINT_T0, _mm_prefetch, _mm512_dpbf16_ps, _mm512_loadu_ps, _mm512_loadu_si512,
+    _mm512_set1_epi32, _mm512_setzero_ps, _mm512_storeu_ps,
 };
-
 use std::mem::transmute;
 
 use half::bf16;
 
-use super::block::{Accumulator, Block};
-use crate::kernels::tile_size::{COLUMNS, GROUP_ROWS};
+use super::registers::{Registers, Strip};
+use crate::kernels::tile_size::COLUMNS;
 
-/// Rows that are in registers at the same time.
-const AT_ONCE: usize = 8;
-/// Depth after which the next rows are taken, so that this part of the panel is still in the first cache.
-const STRIP: usize = 256;
+/// AVX-512 F and BF16.
+pub struct Avx512Bf16;
 
-/// Adds the product to `sums`.
-///
-/// # Safety
-/// The processor has AVX-512 F and BF16, and the operands are as long as [`Block::check`] wants them.
-#[target_feature(enable = "avx512f,avx512bf16")]
-pub unsafe fn multiply(block: &Block<'_, bf16>, sums: &mut Accumulator) {
-    for (tap, &offset) in block.taps.iter().enumerate() {
-        for at in (0..block.depth).step_by(STRIP) {
-            let depth = STRIP.min(block.depth - at);
-            for group in 0..2 {
-                for first in (0..block.rows[group]).step_by(AT_ONCE) {
-                    let start = block.starts[group] + first * block.stride + offset + at;
-                    // SAFETY: within the operands, as the caller checked.
-                    unsafe {
-                        let left = block.left.as_ptr().add(start);
-                        let panel = block.panel.as_ptr().add((tap * block.depth + at) * COLUMNS);
-                        let out = sums.0[group * GROUP_ROWS + first..].as_mut_ptr().cast::<f32>();
-                        let of = (left, block.stride, panel, depth, out);
-                        match AT_ONCE.min(block.rows[group] - first) {
-                            8 => rows::<8>(of),
-                            7 => rows::<7>(of),
-                            6 => rows::<6>(of),
-                            5 => rows::<5>(of),
-                            4 => rows::<4>(of),
-                            3 => rows::<3>(of),
-                            2 => rows::<2>(of),
-                            _ => rows::<1>(of),
-                        }
-                    }
+impl Registers for Avx512Bf16 {
+    type Of = bf16;
+    const ROWS: usize = 8;
+    const STRIP: usize = 256;
+    const WIDTH: usize = COLUMNS;
+    // As in float32. A row of the strip is two of the panel's, side by side.
+    const FETCH_EVERY: usize = 2;
+
+    #[target_feature(enable = "avx512f,avx512bf16")]
+    unsafe fn rows<const R: usize>(strip: Strip<bf16>) {
+        let Strip { left, stride, panel, depth, sums: out, begins, ahead } = strip;
+        // SAFETY: as the caller promises.
+        unsafe {
+            let mut sums: [[__m512; 2]; R] = [[_mm512_setzero_ps(); 2]; R];
+            if !begins {
+                for (row, sums) in sums.iter_mut().enumerate() {
+                    sums[0] = _mm512_loadu_ps(out.add(row * COLUMNS));
+                    sums[1] = _mm512_loadu_ps(out.add(row * COLUMNS + 16));
                 }
+            }
+            let whole = depth / 2 / Self::FETCH_EVERY * Self::FETCH_EVERY;
+            for first in (0..whole).step_by(Self::FETCH_EVERY) {
+                _mm_prefetch::<_MM_HINT_T0>(ahead.wrapping_add(first / Self::FETCH_EVERY * 32).cast());
+                for k in first..first + Self::FETCH_EVERY {
+                    add(&mut sums, left, stride, panel, k);
+                }
+            }
+            for k in whole..depth / 2 {
+                add(&mut sums, left, stride, panel, k);
+            }
+            for (row, sums) in sums.iter().enumerate() {
+                _mm512_storeu_ps(out.add(row * COLUMNS), sums[0]);
+                _mm512_storeu_ps(out.add(row * COLUMNS + 16), sums[1]);
             }
         }
     }
 }
 
+/// Adds the products at a pair of depths.
+///
 /// # Safety
-/// `R` rows of `depth` values can be read at `left`, `depth` rows of 32 at `panel`, and `R` rows of 32 written at `out`.
+/// As [`Registers::rows`].
 #[target_feature(enable = "avx512f,avx512bf16")]
 #[inline]
-unsafe fn rows<const R: usize>((left, stride, panel, depth, out): (*const bf16, usize, *const bf16, usize, *mut f32)) {
+unsafe fn add<const R: usize>(
+    sums: &mut [[__m512; 2]; R],
+    left: *const bf16,
+    stride: usize,
+    panel: *const bf16,
+    k: usize,
+) {
     // SAFETY: as above.
     unsafe {
-        let mut sums: [[__m512; 2]; R] = [[_mm512_setzero_ps(); 2]; R];
+        let pair = panel.add(2 * k * COLUMNS).cast::<__m512i>();
+        let low: __m512bh = transmute(_mm512_loadu_si512(pair));
+        let high: __m512bh = transmute(_mm512_loadu_si512(pair.add(1)));
         for (row, sums) in sums.iter_mut().enumerate() {
-            sums[0] = _mm512_loadu_ps(out.add(row * COLUMNS));
-            sums[1] = _mm512_loadu_ps(out.add(row * COLUMNS + 16));
-        }
-        for k in (0..depth).step_by(2) {
-            let pair = panel.add(k * COLUMNS).cast::<__m512i>();
-            let low: __m512bh = transmute(_mm512_loadu_si512(pair));
-            let high: __m512bh = transmute(_mm512_loadu_si512(pair.add(1)));
-            for (row, sums) in sums.iter_mut().enumerate() {
-                let values = left.add(row * stride + k).cast::<i32>().read_unaligned();
-                let values: __m512bh = transmute(_mm512_set1_epi32(values));
-                sums[0] = _mm512_dpbf16_ps(sums[0], values, low);
-                sums[1] = _mm512_dpbf16_ps(sums[1], values, high);
-            }
-        }
-        for (row, sums) in sums.iter().enumerate() {
-            _mm512_storeu_ps(out.add(row * COLUMNS), sums[0]);
-            _mm512_storeu_ps(out.add(row * COLUMNS + 16), sums[1]);
+            let values = left.add(row * stride + 2 * k).cast::<i32>().read_unaligned();
+            let values: __m512bh = transmute(_mm512_set1_epi32(values));
+            sums[0] = _mm512_dpbf16_ps(sums[0], values, low);
+            sums[1] = _mm512_dpbf16_ps(sums[1], values, high);
         }
     }
 }

@@ -1,7 +1,8 @@
 //! The operands and sums of the innermost product.
 
+use crate::kernels::lane::{HALVES, Lane};
 use crate::kernels::number::Number;
-use crate::kernels::tile_size::{COLUMNS, GROUP_ROWS, ROWS};
+use crate::kernels::tile_size::{COLUMNS, GROUP_ROWS, LANES, ROWS};
 
 /// Sums of a block, by row and column. Rows of the second group begin at [`GROUP_ROWS`].
 #[repr(C, align(64))]
@@ -12,6 +13,22 @@ impl Accumulator {
     /// Sums of nothing.
     pub fn new() -> Self {
         Self([[0.0; COLUMNS]; ROWS])
+    }
+
+    /// Half of a row.
+    #[inline(always)]
+    pub fn lane(&self, row: usize, half: usize) -> Lane {
+        Lane::read(&self.0[row][half * LANES..(half + 1) * LANES])
+    }
+
+    /// Multiplies every row.
+    #[inline(always)]
+    pub fn rescale(&mut self, factors: &[Lane; HALVES]) {
+        for row in &mut self.0 {
+            for (row, factors) in row.chunks_exact_mut(LANES).zip(factors) {
+                Lane::read(row).times_each(factors).write(row);
+            }
+        }
     }
 }
 
@@ -46,7 +63,7 @@ impl<E: Number> Block<'_, E> {
             assert!(rows <= GROUP_ROWS);
             assert!(rows == 0 || start + (rows - 1) * self.stride + furthest <= self.left.len());
         }
-        assert!(self.depth.is_multiple_of(E::STEP));
+        assert!(self.depth > 0 && !self.taps.is_empty() && self.depth.is_multiple_of(E::STEP));
         assert!(self.taps.len() * self.depth * COLUMNS <= self.panel.len());
     }
 }

@@ -10,6 +10,8 @@ mod avx512;
 mod avx512_bf16;
 mod block;
 mod portable;
+#[cfg(target_arch = "x86_64")]
+mod registers;
 mod unit;
 
 pub use block::{Accumulator, Block};

@@ -4,8 +4,11 @@ use super::block::{Accumulator, Block};
 use crate::kernels::number::Number;
 use crate::kernels::tile_size::{COLUMNS, GROUP_ROWS};
 
-/// Adds the product to `sums`.
-pub fn multiply<E: Number>(block: &Block<'_, E>, sums: &mut Accumulator) {
+/// Computes the product, added to `sums` if it `accumulates`.
+pub fn multiply<E: Number>(block: &Block<'_, E>, accumulates: bool, sums: &mut Accumulator) {
+    if !accumulates {
+        *sums = Accumulator::new();
+    }
     for group in 0..2 {
         for row in 0..block.rows[group] {
             let start = block.starts[group] + row * block.stride;

@@ -5,13 +5,15 @@ use half::bf16;
 #[cfg(target_arch = "x86_64")]
 use super::amx;
 #[cfg(target_arch = "x86_64")]
-use super::avx2;
+use super::avx2::Avx2;
 #[cfg(target_arch = "x86_64")]
-use super::avx512;
+use super::avx512::Avx512;
 #[cfg(target_arch = "x86_64")]
-use super::avx512_bf16;
+use super::avx512_bf16::Avx512Bf16;
 use super::block::{Accumulator, Block};
 use super::portable;
+#[cfg(target_arch = "x86_64")]
+use super::registers;
 use crate::kernels::instruction_set::InstructionSet;
 use crate::kernels::number::Number;
 #[cfg(target_arch = "x86_64")]
@@ -71,17 +73,14 @@ impl TileUnit {
 
     fn multiply_f32(&mut self, block: &Block<'_, f32>, accumulates: bool, sums: &mut Accumulator) {
         block.check();
-        if !accumulates {
-            *sums = Accumulator::new();
-        }
         match self.set {
             // SAFETY: `new` checked that the processor has the instructions, `check` that the operands are long enough.
             #[cfg(target_arch = "x86_64")]
-            InstructionSet::Avx512 => unsafe { avx512::multiply(block, sums) },
+            InstructionSet::Avx512 => unsafe { registers::multiply::<Avx512>(block, accumulates, sums) },
             // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
-            InstructionSet::Avx2 => unsafe { avx2::multiply(block, sums) },
-            _ => portable::multiply(block, sums),
+            InstructionSet::Avx2 => unsafe { registers::multiply::<Avx2>(block, accumulates, sums) },
+            _ => portable::multiply(block, accumulates, sums),
         }
     }
 
@@ -100,14 +99,11 @@ impl TileUnit {
             unsafe { amx::multiply(block, accumulates, sums) };
             return;
         }
-        if !accumulates {
-            *sums = Accumulator::new();
-        }
         match self.set {
             // SAFETY: `new` checked that the processor has the instructions, `check` that the operands are long enough.
             #[cfg(target_arch = "x86_64")]
-            InstructionSet::Avx512Bf16 => unsafe { avx512_bf16::multiply(block, sums) },
-            _ => portable::multiply(block, sums),
+            InstructionSet::Avx512Bf16 => unsafe { registers::multiply::<Avx512Bf16>(block, accumulates, sums) },
+            _ => portable::multiply(block, accumulates, sums),
         }
     }
 }

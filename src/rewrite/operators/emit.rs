@@ -6,12 +6,13 @@ use super::forms::{MadeTensor, TensorForm, TensorForms, own_node, padded};
 use super::fused::{Fused, FusedAttention, FusedGroupNorm, FusedNodes, FusedProduct, FusedRowNorm};
 use super::layout::{Layouts, is_by_channel};
 use super::site::Site;
-use super::weights::{WeightWriter, column};
+use super::weights::{PackedWeights, WeightWriter, column};
 use crate::bundle::proto::NodeProto;
 use crate::error::Result;
-use crate::kernels::{OperandType, OwnOperator};
+use crate::kernels::{Filtering, OperandType, OwnOperator};
 use crate::rewrite::edits::{float, int, node, text};
 use crate::rewrite::indexed_graph::{input, int as int_of, is, output};
+use crate::rewrite::pass::OperatorChoice;
 
 /// The graph while it is written.
 pub struct Emitter<'s, 'w, 'p> {
@@ -21,7 +22,7 @@ pub struct Emitter<'s, 'w, 'p> {
     group_of: HashMap<usize, usize>,
     /// The groups that do without a node which joins axes, by that.
     folds: HashMap<usize, Vec<usize>>,
-    operands: OperandType,
+    choice: OperatorChoice,
     writer: &'w mut WeightWriter<'p>,
     forms: TensorForms<'s>,
 }
@@ -31,7 +32,7 @@ impl<'s, 'w, 'p> Emitter<'s, 'w, 'p> {
     pub fn new(
         site: Site<'s>,
         groups: Vec<FusedNodes<'s>>,
-        operands: OperandType,
+        choice: OperatorChoice,
         writer: &'w mut WeightWriter<'p>,
     ) -> Self {
         let of_group = |(number, group): (usize, &FusedNodes<'s>)| {
@@ -52,7 +53,7 @@ impl<'s, 'w, 'p> Emitter<'s, 'w, 'p> {
         let made = groups.iter().filter(makes_image).map(|group| (group.last(), group.output)).collect();
         let layouts = Layouts::find(site, &|at| group_of.contains_key(&at), &made);
         let forms = TensorForms::new(site, layouts);
-        Self { site, groups, group_of, folds, operands, writer, forms }
+        Self { site, groups, group_of, folds, choice, writer, forms }
     }
 
     /// Writes the graph.
@@ -145,7 +146,17 @@ impl<'s, 'w, 'p> Emitter<'s, 'w, 'p> {
     /// stay in float32: there is little to gain, and their rounding is in every number of the result.
     fn operands_of(&self, product: &FusedProduct<'_>) -> OperandType {
         const FEW: usize = 32;
-        if product.columns < FEW || product.depth < FEW { OperandType::Float32 } else { self.operands }
+        if product.columns < FEW || product.depth < FEW { OperandType::Float32 } else { self.choice.operands }
+    }
+
+    /// The tiles of a convolution.
+    fn filtering_of(&self, product: &FusedProduct<'_>) -> Option<Filtering> {
+        let lengths = self.site.lengths(product.input)?;
+        let sides: usize = lengths.get(2..)?.iter().product();
+        let pixels = lengths.first()? * sides * if product.upsamples { 4 } else { 1 };
+        let is_plain = product.kernel == 3 && product.stride == 1;
+        let chosen = self.choice.filtering_of(product.columns, product.depth, pixels, product.upsamples);
+        chosen.filter(|_| is_plain)
     }
 
     fn operand_of(&self, product: &FusedProduct<'_>) -> TensorForm {
@@ -158,7 +169,7 @@ impl<'s, 'w, 'p> Emitter<'s, 'w, 'p> {
     }
 
     fn attention_operand(&self) -> TensorForm {
-        TensorForm::Operand { is_image: false, operands: self.operands, has_border: false, is_padded: false }
+        TensorForm::Operand { is_image: false, operands: self.choice.operands, has_border: false, is_padded: false }
     }
 
     /// Emits a group's operator in the place of its last node.
@@ -180,7 +191,7 @@ impl<'s, 'w, 'p> Emitter<'s, 'w, 'p> {
             }
             Fused::Attention(attention) => {
                 let results = match wanted {
-                    Some(TensorForm::Operand { has_border: false, is_padded: false, .. }) => self.operands,
+                    Some(TensorForm::Operand { has_border: false, is_padded: false, .. }) => self.choice.operands,
                     _ => OperandType::Float32,
                 };
                 (self.result_form(plain, results), self.attention(&attention, results))
@@ -223,11 +234,12 @@ impl<'s, 'w, 'p> Emitter<'s, 'w, 'p> {
         results: OperandType,
     ) -> Result<NodeProto> {
         let left = self.forms.form(product.input, self.operand_of(product));
-        let packed = match self.writer.packed(product, operands) {
+        let weights = PackedWeights { product, operands, filtering: self.filtering_of(product) };
+        let packed = match self.writer.packed(&weights) {
             Some(name) => name.clone(),
             None => {
                 let name = self.forms.name();
-                if let Some(tensor) = self.writer.pack(self.site, product, operands, &name)? {
+                if let Some(tensor) = self.writer.pack(self.site, &weights, &name)? {
                     self.forms.edits.store_tensor(tensor);
                 }
                 name
@@ -244,6 +256,7 @@ impl<'s, 'w, 'p> Emitter<'s, 'w, 'p> {
             int("stride", product.stride as i64),
             int("offset", product.offset as i64),
             int("upsample", i64::from(product.upsamples)),
+            int("tile", weights.filtering.map_or(0, |filtering| filtering.tile() as i64)),
             text("activation", product.activation.name()),
             int("gated", i64::from(product.is_gated)),
         ];
@@ -266,7 +279,7 @@ impl<'s, 'w, 'p> Emitter<'s, 'w, 'p> {
         let form = self.attention_operand();
         let [queries, keys, values] = attention.operands.map(|name| self.forms.form(name, form));
         let attributes = vec![int("heads", attention.heads as i64), float("scale", attention.scale)];
-        own_node(OwnOperator::Attention, self.operands, results, &[&queries, &keys, &values], "", attributes)
+        own_node(OwnOperator::Attention, self.choice.operands, results, &[&queries, &keys, &values], "", attributes)
     }
 
     fn group_norm(&mut self, norm: &FusedGroupNorm<'s>, form: TensorForm, results: OperandType) -> NodeProto {

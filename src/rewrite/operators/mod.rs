@@ -23,9 +23,9 @@ use weights::WeightWriter;
 
 use super::facts::TensorFacts;
 use super::indexed_graph::IndexedGraph;
+use super::pass::OperatorChoice;
 use crate::bundle::GraphFile;
 use crate::error::Result;
-use crate::kernels::OperandType;
 
 /// A graph with operators of our own.
 #[derive(Debug, Clone, PartialEq)]
@@ -51,7 +51,7 @@ pub struct Coverage {
 /// # Errors
 /// [`Error::Io`](crate::Error::Io) if a file cannot be read or written; [`Error::Model`](crate::Error::Model) if the graph
 /// changed since it was opened.
-pub fn with_operators(graph: &GraphFile, operands: OperandType, weights: &Path) -> Result<Option<WithOperators>> {
+pub fn with_operators(graph: &GraphFile, choice: OperatorChoice, weights: &Path) -> Result<Option<WithOperators>> {
     let source = IndexedGraph::open(graph)?;
     if !source.is_sorted {
         return Ok(None);
@@ -64,7 +64,7 @@ pub fn with_operators(graph: &GraphFile, operands: OperandType, weights: &Path) 
     }
     let coverage = coverage(site, &groups);
     let mut writer = WeightWriter::create(weights)?;
-    let bytes = Emitter::new(site, groups, operands, &mut writer).run()?;
+    let bytes = Emitter::new(site, groups, choice, &mut writer).run()?;
     writer.finish()?;
     Ok(Some(WithOperators { bytes, coverage }))
 }

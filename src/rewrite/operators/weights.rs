@@ -12,10 +12,21 @@ use super::fused::FusedProduct;
 use super::site::Site;
 use crate::bundle::proto::{EXTERNAL, StringEntry, TensorProto};
 use crate::error::{Error, Result};
-use crate::kernels::{COLUMNS, Element, OperandType, PanelShape, merged};
+use crate::kernels::{COLUMNS, Element, Filtering, OperandType, PanelShape, merged};
 use crate::rewrite::numbers::TensorValues;
 use crate::tensor::{DType, Field};
 use crate::threads::parallel;
+
+/// The weights of a product in the order in which its operator reads them.
+#[derive(Debug, Clone, Copy)]
+pub struct PackedWeights<'p, 's> {
+    /// The product.
+    pub product: &'p FusedProduct<'s>,
+    /// The type in which it multiplies.
+    pub operands: OperandType,
+    /// The tiles of a convolution by minimal filtering.
+    pub filtering: Option<Filtering>,
+}
 
 /// Writes tensors to a file beside the graph, each at the beginning of a page.
 pub struct WeightWriter<'p> {
@@ -73,8 +84,8 @@ impl<'p> WeightWriter<'p> {
     }
 
     /// The name under which equal weights were packed already.
-    pub fn packed(&self, product: &FusedProduct<'_>, operands: OperandType) -> Option<&String> {
-        self.packed.get(&key(product, operands))
+    pub fn packed(&self, weights: &PackedWeights<'_, '_>) -> Option<&String> {
+        self.packed.get(&weights.key())
     }
 
     /// Packs the weights of a product under a name.
@@ -84,20 +95,19 @@ impl<'p> WeightWriter<'p> {
     pub fn pack(
         &mut self,
         site: Site<'_>,
-        product: &FusedProduct<'_>,
-        operands: OperandType,
+        weights: &PackedWeights<'_, '_>,
         name: &str,
     ) -> Result<Option<TensorValues>> {
-        let Some((tensor, place)) = site.source.stored_tensor(product.weights) else { return Ok(None) };
-        let Some(weights) = site.source.float_bytes(tensor, place) else { return Ok(None) };
-        self.packed.insert(key(product, operands), name.to_owned());
-        let (bytes, dtype) = match operands {
+        let Some((tensor, place)) = site.source.stored_tensor(weights.product.weights) else { return Ok(None) };
+        let Some(stored) = site.source.float_bytes(tensor, place) else { return Ok(None) };
+        self.packed.insert(weights.key(), name.to_owned());
+        let (bytes, dtype) = match weights.operands {
             OperandType::Float32 => {
-                let packed = pack::<f32>(product, weights);
+                let packed = weights.pack::<f32>(stored);
                 (packed.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>(), DType::F32)
             }
             OperandType::Bf16 => {
-                let packed = pack::<bf16>(product, weights);
+                let packed = weights.pack::<bf16>(stored);
                 (packed.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>(), DType::Bf16)
             }
         };
@@ -115,11 +125,6 @@ impl<'p> WeightWriter<'p> {
     }
 }
 
-fn key(product: &FusedProduct<'_>, operands: OperandType) -> String {
-    let FusedProduct { weights, is_by_depth, is_gated, upsamples, .. } = product;
-    format!("{weights} {is_by_depth} {is_gated} {upsamples} {}", operands.name())
-}
-
 /// The column of the weights that is in a place of the packed ones: of gated products, 16 values and their 16 gates are side
 /// by side.
 pub fn column(product: &FusedProduct<'_>, at: usize) -> usize {
@@ -132,28 +137,43 @@ pub fn column(product: &FusedProduct<'_>, at: usize) -> usize {
     half + panel * HALF + within % HALF
 }
 
-fn pack<E: Element>(product: &FusedProduct<'_>, weights: &[u8]) -> Vec<E> {
-    let FusedProduct { columns, depth, kernel, is_by_depth, upsamples, .. } = *product;
-    let value = |at: usize| {
-        let bytes = weights.get(4 * at..4 * at + 4).and_then(|bytes| <[u8; 4]>::try_from(bytes).ok());
-        f32::from_le_bytes(bytes.unwrap_or_default())
-    };
-    let size = kernel * kernel;
-    let of = |column: usize, tap: usize, at: usize| match is_by_depth {
-        true => value(at * columns + column),
-        false => value((column * depth + at) * size + tap),
-    };
-    let shape = PanelShape { columns, taps: if upsamples { 4 } else { size }, depth };
-    let phases = if upsamples { 4 } else { 1 };
-    let panels = shape.panels();
-    let pack_one = |number: usize| {
-        let (phase, panel) = (number / panels, number % panels);
-        let first = panel * COLUMNS;
-        let one = PanelShape { columns: COLUMNS.min(columns - first), ..shape };
-        one.pack::<E>(|within, tap, at| {
-            let column = column(product, first + within);
-            if upsamples { merged(|place| of(column, place, at), phase, tap) } else { of(column, tap, at) }
-        })
-    };
-    parallel(|| (0..phases * panels).into_par_iter().flat_map_iter(pack_one).collect())
+impl PackedWeights<'_, '_> {
+    /// What decides the packed weights.
+    fn key(&self) -> String {
+        let FusedProduct { weights, is_by_depth, is_gated, upsamples, .. } = self.product;
+        format!("{weights} {is_by_depth} {is_gated} {upsamples} {} {:?}", self.operands.name(), self.filtering)
+    }
+
+    fn pack<E: Element>(&self, stored: &[u8]) -> Vec<E> {
+        let FusedProduct { columns, depth, kernel, is_by_depth, upsamples, .. } = *self.product;
+        let value = |at: usize| {
+            let bytes = stored.get(4 * at..4 * at + 4).and_then(|bytes| <[u8; 4]>::try_from(bytes).ok());
+            f32::from_le_bytes(bytes.unwrap_or_default())
+        };
+        let size = kernel * kernel;
+        let of = |column: usize, tap: usize, at: usize| match is_by_depth {
+            true => value(at * columns + column),
+            false => value((column * depth + at) * size + tap),
+        };
+        let merges = (upsamples && self.filtering.is_none()).then_some(4);
+        let taps = self.filtering.map(Filtering::products).or(merges).unwrap_or(size);
+        let shape = PanelShape { columns, taps, depth };
+        let panels = shape.panels();
+        let pack_one = |number: usize| {
+            let (phase, panel) = (number / panels, number % panels);
+            let first = panel * COLUMNS;
+            let one = PanelShape { columns: COLUMNS.min(columns - first), ..shape };
+            let transform = self.filtering.map(|filtering| filtering.weights());
+            one.pack::<E>(|within, tap, at| {
+                let column = column(self.product, first + within);
+                match &transform {
+                    Some(transform) => transform.weight(|place| of(column, place, at), tap),
+                    None if upsamples => merged(|place| of(column, place, at), phase, tap),
+                    None => of(column, tap, at),
+                }
+            })
+        };
+        let phases = merges.unwrap_or(1);
+        parallel(|| (0..phases * panels).into_par_iter().flat_map_iter(pack_one).collect())
+    }
 }

@@ -4,7 +4,8 @@ use ort::operator::{KernelContext, OperatorInput};
 
 use super::call::{Call, Compute, OPTIONAL, Stored, activation, check, floats, needed, values, whole};
 use crate::kernels::{
-    Activation, Epilogue, ImageConvolution, InstructionSet, OwnOperator, PanelShape, Product, ProductRows,
+    Activation, Epilogue, FilteredConvolution, Filtering, ImageConvolution, InstructionSet, OwnOperator, PanelShape,
+    Product, ProductRows,
 };
 
 /// The operator `Product`, with its attributes.
@@ -14,6 +15,7 @@ pub struct ProductKernel {
     stride: usize,
     offset: usize,
     upsamples: bool,
+    filtering: Option<Filtering>,
     activation: Activation,
     is_gated: bool,
 }
@@ -33,6 +35,10 @@ impl Compute for ProductKernel {
             stride: whole(node, "stride", 1),
             offset: whole(node, "offset", 0),
             upsamples: whole(node, "upsample", 0) != 0,
+            filtering: match whole(node, "tile", 0) {
+                0 => None,
+                side => Some(needed(Filtering::of_tile(side), "a filtering of this tile")?),
+            },
             activation: activation(node)?,
             is_gated: whole(node, "gated", 0) != 0,
         })
@@ -60,7 +66,7 @@ impl Compute for ProductKernel {
             check(epilogue.added.is_none_or(|v| v.len() == batch * columns), "what is added")?;
             check(epilogue.gate.is_none_or(|v| v.len() == batch * out_columns), "the gate")?;
             check(epilogue.residual.is_none_or(|v| v.len() == count), "the residual")?;
-            check(depth.is_multiple_of(E::STEP), "the depth")
+            check(*depth > 0 && depth.is_multiple_of(E::STEP), "the depth")
         };
         if self.kernel == 1 {
             let count = before.iter().product::<usize>();
@@ -78,8 +84,26 @@ impl Compute for ProductKernel {
         let (stride, offset, upsamples) = (self.stride, self.offset, self.upsamples);
         let convolution = ImageConvolution { batch, height, width, channels, stride, offset, upsamples };
         let (height, width) = needed(convolution.out_size(), "an image as large as a window")?;
-        check(packed.len() == convolution.packed_len::<E>(columns), "the weights")?;
         check_epilogue(batch * height * width * out_columns)?;
+        if let Some(filtering) = self.filtering {
+            let image = left;
+            let filtered = FilteredConvolution {
+                filtering,
+                image,
+                batch,
+                height,
+                width,
+                upsamples,
+                channels,
+                packed,
+                columns,
+                epilogue,
+            };
+            check((stride, offset, self.is_gated) == (1, 0, false), "the tile")?;
+            check(packed.len() == filtered.weights().packed_len::<E>(), "the weights")?;
+            return call.write::<O>(0, &[batch, height, width, columns], |out| filtered.run(set, call, out));
+        }
+        check(packed.len() == convolution.packed_len::<E>(columns), "the weights")?;
         call.write::<O>(0, &[batch, height, width, out_columns], |out| {
             convolution.run((left, packed, columns), epilogue, set, call, out);
         })

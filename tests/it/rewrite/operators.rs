@@ -4,8 +4,8 @@ use std::path::Path;
 
 use ldm_ort::bundle::GraphFile;
 use ldm_ort::graph_cache::GraphCache;
-use ldm_ort::kernels::{InstructionSet, OperandType};
-use ldm_ort::rewrite::{Coverage, Pass, with_operators};
+use ldm_ort::kernels::{Filtering, InstructionSet, OperandType};
+use ldm_ort::rewrite::{Coverage, OperatorChoice, Pass, with_operators};
 use ldm_ort::session::{Optimization, Runtime, Session, SessionOptions};
 use ndarray::ArrayD;
 
@@ -24,9 +24,11 @@ fn difference(want: &[ArrayD<f32>], got: &[ArrayD<f32>]) -> f64 {
     (apart / whole.max(1e-30)).sqrt()
 }
 
-/// Runs a graph as exported and with operators for `operands`, and returns the difference; `None` if it does not take the
-/// size.
-fn compare(runtime: &Runtime, path: &Path, lengths: Lengths, operands: OperandType, threads: usize) -> Option<f64> {
+/// Operators for float32 with all convolutions as they are.
+const DIRECT: OperatorChoice = OperatorChoice { operands: OperandType::Float32, filtering: None };
+
+/// Runs a graph as exported and with operators, and returns the difference; `None` if it does not take the size.
+fn compare(runtime: &Runtime, path: &Path, lengths: Lengths, choice: OperatorChoice, threads: usize) -> Option<f64> {
     let graph = GraphFile::open(path).unwrap();
     let options = SessionOptions { threads: Some(threads), ..SessionOptions::default() };
     let want = run(&mut Session::open(runtime, path, &options).unwrap(), lengths).ok()?;
@@ -36,7 +38,7 @@ fn compare(runtime: &Runtime, path: &Path, lengths: Lengths, operands: OperandTy
     }
     let folder = tempfile::tempdir().unwrap();
     let options = SessionOptions { axes: axes(&graph, lengths), ..options };
-    let passes = [Pass::Attention, Pass::Operators(operands)];
+    let passes = [Pass::Attention, Pass::Operators(choice)];
     let cache = GraphCache::new(folder.path());
     let mut session = cache
         .open(runtime, &graph, &passes, &options, &mut |_| {})
@@ -58,7 +60,7 @@ fn coverage(runtime: &Runtime, path: &Path, lengths: Lengths) -> Option<Coverage
     let bytes = ldm_ort::rewrite::rewrite(&graph, &[Pass::Attention], &axes).unwrap().map(|rewritten| rewritten.bytes);
     Session::save_optimized(runtime, path, bytes, &options, &folded).unwrap();
     let folded = GraphFile::open(&folded).unwrap();
-    let with = with_operators(&folded, OperandType::Float32, &folder.path().join("packed")).unwrap()?;
+    let with = with_operators(&folded, DIRECT, &folder.path().join("packed")).unwrap()?;
     Some(with.coverage)
 }
 
@@ -78,8 +80,7 @@ fn compare_all(folder: &str, sizes: &[Lengths], at_least: usize) {
     for path in all {
         let is_drawn = GraphFile::open(&path).unwrap().draws_noise();
         for &lengths in sizes {
-            let Some(apart) = (!is_drawn).then(|| compare(&runtime, &path, lengths, OperandType::Float32, 1)).flatten()
-            else {
+            let Some(apart) = (!is_drawn).then(|| compare(&runtime, &path, lengths, DIRECT, 1)).flatten() else {
                 continue;
             };
             println!("{apart:.1e} {}", path.display());
@@ -112,12 +113,36 @@ fn other_forms_with_operators_give_what_they_gave() {
 #[test]
 fn bf16_graphs_are_near_float32() {
     let runtime = runtime();
-    for name in ["models/sd1/unet", "models/sd1/vae_decoder", "families/xl/unet"] {
+    for name in WITH_CONVOLUTIONS {
         let path = fixtures().join(name).join("model.onnx");
-        for threads in [1, 2] {
-            let apart = compare(&runtime, &path, SIZES[0], OperandType::Bf16, threads).unwrap();
-            println!("{apart:.1e} {name}, {}", InstructionSet::best().name());
+        for (threads, filtering) in [(1, None), (2, None), (2, Some(Filtering::Two))] {
+            let choice = OperatorChoice { operands: OperandType::Bf16, filtering };
+            let apart = compare(&runtime, &path, SIZES[0], choice, threads).unwrap();
+            println!("{apart:.1e} {name}, {filtering:?}, {}", InstructionSet::best().name());
             assert!(apart < 3e-3, "{name}: {apart:.1e}");
+        }
+    }
+}
+
+const WITH_CONVOLUTIONS: [&str; 3] = ["models/sd1/unet", "models/sd1/vae_decoder", "families/xl/unet"];
+
+/// Minimal filtering rounds otherwise than the convolutions do, and hardly more.
+#[test]
+fn filtered_graphs_give_what_they_gave() {
+    let runtime = runtime();
+    let large = Lengths { batch: 2, height: 36, width: 33, tokens: 9 };
+    for name in WITH_CONVOLUTIONS {
+        let path = fixtures().join(name).join("model.onnx");
+        for (lengths, filtering, bound) in [
+            (SIZES[0], Filtering::Two, 3e-6),
+            (SIZES[1], Filtering::Two, 3e-6),
+            (large, Filtering::Two, 3e-6),
+            (large, Filtering::Four, 5e-6),
+        ] {
+            let choice = OperatorChoice { operands: OperandType::Float32, filtering: Some(filtering) };
+            let Some(apart) = compare(&runtime, &path, lengths, choice, 2) else { continue };
+            println!("{apart:.1e} {name}, {lengths:?}, {filtering:?}");
+            assert!(apart < bound, "{name}, {lengths:?}, {filtering:?}: {apart:.1e}");
         }
     }
 }

@@ -4,6 +4,8 @@ use half::bf16;
 
 use super::*;
 
+mod filtering;
+
 /// Numbers between -1 and 1.
 fn numbers(count: usize, seed: u64) -> Vec<f32> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
@@ -204,7 +206,7 @@ fn convolutions() {
     }
 }
 
-fn attention<E: Element>(queries: usize, keys: usize, heads: usize, width: usize) {
+fn attention<E: AttentionElement>(queries: usize, keys: usize, heads: usize, width: usize) {
     let (batch, scale) = (2, 0.3);
     let wide = heads * width;
     let of = |rows: usize, seed: u64| operands::<E>(batch * rows * wide, seed);
@@ -273,7 +275,7 @@ fn attention_to_large_scores() {
 /// A query that is not a number gives no number, in either type.
 #[test]
 fn attention_keeps_nan() {
-    fn outputs<E: Number + Element>() -> Vec<Vec<f32>> {
+    fn outputs<E: AttentionElement>() -> Vec<Vec<f32>> {
         let (queries, others) = (vec![E::from_f32(f32::NAN); 8], operands::<E>(8 * 40, 1));
         let attention = Attention {
             queries: Heads { values: &queries, rows: 1, stride: 8 },

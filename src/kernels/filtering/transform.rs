@@ -1,0 +1,114 @@
+//! The transforms of windows and tiles, for some channels at a time.
+
+use crate::kernels::lane::Lane;
+
+/// A size of tiles whose transforms are written out.
+pub trait Transform {
+    /// The side of a tile.
+    const TILE: usize;
+    /// The side of a window.
+    const WINDOW: usize = Self::TILE + 2;
+
+    /// Transforms a row or a column of a window in its place: `Bᵀ d`.
+    fn forward(line: &mut [Lane; 6]);
+
+    /// Transforms a row or a column of products to one of a tile: `Aᵀ m`.
+    fn back(line: &[Lane; 6]) -> [Lane; 4];
+}
+
+/// F(2×2, 3×3).
+pub struct Two;
+
+impl Transform for Two {
+    const TILE: usize = 2;
+
+    #[inline(always)]
+    fn forward(line: &mut [Lane; 6]) {
+        let [d0, d1, d2, d3, ..] = *line;
+        line[0] = d2.minus(&d0);
+        line[1] = d2.plus(&d1);
+        line[2] = d2.minus(&d1);
+        line[3] = d3.minus(&d1);
+    }
+
+    #[inline(always)]
+    fn back(line: &[Lane; 6]) -> [Lane; 4] {
+        let [m0, m1, m2, m3, ..] = *line;
+        [m0.plus(&m1.plus(&m2)), m1.minus(&m2).plus(&m3), Lane::ZERO, Lane::ZERO]
+    }
+}
+
+/// F(4×4, 3×3). The points are ±a and ±b: what they have in common is computed once.
+pub struct Four;
+
+const A: f32 = 0.75;
+const B: f32 = 1.5;
+
+impl Transform for Four {
+    const TILE: usize = 4;
+
+    #[inline(always)]
+    fn forward(line: &mut [Lane; 6]) {
+        const PRODUCT: f32 = A * A * B * B;
+        const SUM: f32 = A * A + B * B;
+        let [d0, d1, d2, d3, d4, d5] = *line;
+        let (even_a, even_b) = (d4.plus_times(&d2, -B * B), d4.plus_times(&d2, -A * A));
+        let (odd_a, odd_b) = (d3.plus_times(&d1, -B * B).times(A), d3.plus_times(&d1, -A * A).times(B));
+        line[0] = d4.plus_times(&d2, -SUM).plus_times(&d0, PRODUCT);
+        line[1] = even_a.plus(&odd_a);
+        line[2] = even_a.minus(&odd_a);
+        line[3] = even_b.plus(&odd_b);
+        line[4] = even_b.minus(&odd_b);
+        line[5] = d5.plus_times(&d3, -SUM).plus_times(&d1, PRODUCT);
+    }
+
+    #[inline(always)]
+    fn back(line: &[Lane; 6]) -> [Lane; 4] {
+        let [m0, m1, m2, m3, m4, m5] = *line;
+        let (even_a, even_b) = (m1.plus(&m2), m3.plus(&m4));
+        let (odd_a, odd_b) = (m1.minus(&m2), m3.minus(&m4));
+        [
+            m0.plus(&even_a.plus(&even_b)),
+            odd_b.times(B).plus_times(&odd_a, A),
+            even_b.times(B * B).plus_times(&even_a, A * A),
+            m5.plus_times(&odd_b, B * B * B).plus_times(&odd_a, A * A * A),
+        ]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels::Filtering;
+    use crate::kernels::tile_size::LANES;
+
+    /// The transforms are those of the matrices, and a tile is a convolution.
+    #[test]
+    fn transforms_are_the_matrices() {
+        check::<Two>(Filtering::Two);
+        check::<Four>(Filtering::Four);
+    }
+
+    fn check<T: Transform>(filtering: Filtering) {
+        let number = |n: usize| ((n * 37 + 11) % 29) as f32 / 29.0 - 0.5;
+        let mut line: [Lane; 6] = std::array::from_fn(|at| Lane([number(at); LANES]));
+        let from = line.map(|lane| f64::from(lane.0[0]));
+        T::forward(&mut line);
+        for (row, made) in filtering.of_image().iter().zip(&line) {
+            let wanted: f64 = row.iter().zip(from).map(|(coefficient, value)| coefficient * value).sum();
+            assert!((f64::from(made.0[LANES - 1]) - wanted).abs() < 1e-6, "{made:?}, not {wanted}");
+        }
+        let kernel = [0.5, -0.25, 0.125];
+        let weights = filtering.of_weights();
+        for (weights, line) in weights.iter().zip(&mut line) {
+            let weight: f64 = weights.iter().zip(kernel).map(|(weight, value)| weight * value).sum();
+            *line = line.times(weight as f32);
+        }
+        for (at, made) in T::back(&line)[..T::TILE].iter().enumerate() {
+            let wanted: f64 = kernel.iter().zip(&from[at..]).map(|(weight, value)| weight * value).sum();
+            assert!((f64::from(made.0[0]) - wanted).abs() < 1e-6, "{made:?}, not {wanted}");
+        }
+        let of_matrix = filtering.of_tile_rows();
+        assert_eq!((of_matrix.len(), of_matrix[0].len()), (T::TILE, T::WINDOW));
+    }
+}

@@ -1,0 +1,77 @@
+//! Minimal filtering against the convolution in float64.
+
+use half::bf16;
+
+use super::{everywhere, numbers, operands, places};
+use crate::kernels::{Element, Epilogue, FilteredConvolution, Filtering};
+
+fn convolution<E: Element>(
+    filtering: Filtering,
+    bound: f64,
+    [batch, height, width]: [usize; 3],
+    columns: usize,
+    upsamples: bool,
+) {
+    let channels = if E::STEP > 1 { 32 } else { 37 };
+    let (lines, row) = if upsamples { (height / 2 + 2, width / 2 + 2) } else { (height + 2, width + 2) };
+    let image = operands::<E>(batch * lines * row * channels, 1);
+    let weights = numbers(columns * channels * 9, 2);
+    let (added, residual) = (numbers(batch * columns, 3), numbers(batch * height * width * columns, 4));
+    let mut wanted = Vec::new();
+    for (n, y, x) in places(batch, height, width) {
+        for column in 0..columns {
+            let mut sum = f64::from(added[n * columns + column]) + f64::from(residual[wanted.len()]);
+            for tap in 0..9 {
+                let (mut from_y, mut from_x) = (y + tap / 3, x + tap % 3);
+                if upsamples {
+                    (from_y, from_x) = (from_y.div_ceil(2), from_x.div_ceil(2));
+                }
+                let pixel = ((n * lines + from_y) * row + from_x) * channels;
+                let terms = (0..channels).map(|at| {
+                    f64::from(image[pixel + at].to_f32()) * f64::from(weights[(column * channels + at) * 9 + tap])
+                });
+                sum += terms.sum::<f64>();
+            }
+            wanted.push(sum);
+        }
+    }
+    let epilogue = Epilogue { added: Some(&added), residual: Some(&residual), ..Epilogue::default() };
+    let without = FilteredConvolution {
+        filtering,
+        image: &image,
+        batch,
+        height,
+        width,
+        upsamples,
+        channels,
+        packed: &[],
+        columns,
+        epilogue,
+    };
+    let transform = filtering.weights();
+    let packed = without
+        .weights()
+        .pack::<E>(|column, product, at| transform.weight(|tap| weights[(column * channels + at) * 9 + tap], product));
+    let convolution = FilteredConvolution { packed: &packed, ..without };
+    everywhere::<E>(&format!("{filtering:?} {height}x{width}"), bound, &wanted, |set, threads, out| {
+        convolution.run(set, threads, out);
+    });
+}
+
+/// Whole tiles and parts of them, few and many, several images, panels that are not full.
+#[test]
+fn filtered_convolutions() {
+    for (sizes, columns, upsamples) in [
+        ([1, 1, 1], 3, false),
+        ([2, 3, 5], 40, false),
+        ([2, 8, 12], 64, false),
+        ([1, 37, 41], 33, false),
+        ([2, 32, 34], 32, false),
+        ([2, 10, 14], 40, true),
+    ] {
+        convolution::<f32>(Filtering::Two, 2e-6, sizes, columns, upsamples);
+        convolution::<f32>(Filtering::Four, 6e-6, sizes, columns, upsamples);
+        convolution::<bf16>(Filtering::Two, 1e-2, sizes, columns, upsamples);
+        convolution::<bf16>(Filtering::Four, 3e-2, sizes, columns, upsamples);
+    }
+}
