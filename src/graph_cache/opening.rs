@@ -87,6 +87,8 @@ impl GraphCache {
                     return open_uncached(runtime, graph, passes, options, Vec::new());
                 }
                 Err(error @ Error::Interrupted { .. }) => return Err(error),
+                // It would be no better as exported.
+                Err(error) if is_of_precision(&error) => return Err(error),
                 Err(error) => return uncached(error.to_string(), observer),
             };
             let error = match found.entry.open(&wanted, &in_use) {
@@ -273,6 +275,13 @@ impl GraphCache {
     }
 }
 
+/// The key that errors of a graph's precision name.
+const PRECISION: &str = "device.precision";
+
+fn is_of_precision(error: &Error) -> bool {
+    matches!(error, Error::Input { what, .. } if what == PRECISION)
+}
+
 /// Makes the graph with operators of our own, if `wanted` has those, and returns it. Its weights are in a file beside
 /// `made`. `None`, without files, if less than half of the multiplications would be in them, as with quantized weights.
 ///
@@ -302,7 +311,7 @@ fn make_with_operators(wanted: &Wanted<'_>, made: &Path) -> Result<Option<Vec<u8
         let path = wanted.graph.path.display();
         let problem = format!("{path} has few products of stored float weights, which are what bf16 is made of");
         let help = "leave the key out, or export the model with float32 weights";
-        return Err(Error::input("device.precision", problem, help));
+        return Err(Error::input(PRECISION, problem, help));
     }
     Ok(None)
 }
@@ -315,5 +324,5 @@ fn require_own_precision(passes: &[Pass], problem: &str) -> Result<()> {
     }
     let problem = format!("is kept in the graph cache, and {problem}");
     let help = "make the cache's folder writable, name another one (LDM_ORT_CACHE_DIR), or leave the key out";
-    Err(Error::input("device.precision", problem, help))
+    Err(Error::input(PRECISION, problem, help))
 }

@@ -1,4 +1,4 @@
-//! What follows the sums of a product.
+//! The operations after the sums of a product.
 
 use super::functions::{Activation, activate};
 use super::lane::{HALVES, Lane};

@@ -2,7 +2,7 @@
 
 use half::bf16;
 
-use super::functions::{EXP2_BF16, ROUND, exp2};
+use super::functions::{EXP2, EXP2_BF16, exp2};
 use super::operator::OperandType;
 use super::tile_size::LANES;
 
@@ -45,7 +45,7 @@ impl Number for f32 {
 
     #[inline(always)]
     fn power_of_two(x: f32) -> f32 {
-        exp2(x)
+        exp2(x, &EXP2)
     }
 
     #[inline(always)]
@@ -77,15 +77,7 @@ impl Number for bf16 {
     /// Less exact than float32.
     #[inline(always)]
     fn power_of_two(x: f32) -> f32 {
-        // NaN stays NaN, so that no image is made of it in silence.
-        let x = if x < -126.0 { -126.0 } else { x };
-        let shifted = x + ROUND;
-        let rest = x - (shifted - ROUND);
-        let mut sum = 0.0;
-        for factor in EXP2_BF16 {
-            sum = rest.mul_add(sum, factor);
-        }
-        f32::from_bits(sum.to_bits().wrapping_add(shifted.to_bits() << 23))
+        exp2(x, &EXP2_BF16)
     }
 
     #[inline(always)]

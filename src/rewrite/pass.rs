@@ -2,7 +2,7 @@
 
 use crate::kernels::{Filtering, OperandType};
 
-/// How operators of our own compute.
+/// The settings of operators of our own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct OperatorChoice {
     /// The type of what products multiply.

@@ -3,8 +3,7 @@
 //!
 //! Each 4×4 tile of the result comes from 6×6 pixels of the image. They are transformed to 36 numbers `Bᵀ d B`; each is
 //! multiplied by a separate matrix `[out, in]` of the transformed weights `G g Gᵀ`; and the 36 products are transformed
-//! to the tile, `Aᵀ m A`: 36 products per tile instead of 144. The matrices are those of Cook and Toom for the points
-//! 0, ±3/4, ±3/2 and infinity. In a search among small fractions, they had a third of the error of the usual 0, ±1, ±2.
+//! to the tile, `Aᵀ m A`: 36 products per tile instead of 144. The matrices are those of [`Filtering`].
 //!
 //! The stored weights do not change: nodes that read only them compute their transform, which ONNX Runtime folds when
 //! it opens the graph with basic optimizations or better. Weights that are dequantized at every run are skipped: their
@@ -16,6 +15,7 @@ use super::facts::TensorFacts;
 use super::indexed_graph::IndexedGraph;
 use super::length::Length;
 use crate::bundle::proto::{AttributeProto, NodeProto};
+use crate::kernels::Filtering;
 
 /// The side of a tile of the result, in pixels.
 const TILE: i64 = 4;
@@ -25,18 +25,6 @@ const WINDOW: i64 = 6;
 const FEWEST_CHANNELS: i64 = 256;
 /// With more weights per pixel, the transformed ones, four times as many, cost more memory than the time is worth.
 const MOST_WEIGHTS: i64 = 1_300_000;
-
-/// `Bᵀ`: rows are the coefficients of the polynomials that vanish at all points but one.
-const IMAGE: [[f64; 6]; 6] = [
-    [81.0 / 64.0, 0.0, -45.0 / 16.0, 0.0, 1.0, 0.0],
-    [0.0, -27.0 / 16.0, -9.0 / 4.0, 3.0 / 4.0, 1.0, 0.0],
-    [0.0, 27.0 / 16.0, -9.0 / 4.0, -3.0 / 4.0, 1.0, 0.0],
-    [0.0, -27.0 / 32.0, -9.0 / 16.0, 3.0 / 2.0, 1.0, 0.0],
-    [0.0, 27.0 / 32.0, -9.0 / 16.0, -3.0 / 2.0, 1.0, 0.0],
-    [0.0, 81.0 / 64.0, 0.0, -45.0 / 16.0, 0.0, 1.0],
-];
-/// The points; the last is infinity.
-const POINTS: [f64; 5] = [0.0, 0.75, -0.75, 1.5, -1.5];
 
 /// Rewrites every convolution for which it is faster, and returns their number.
 pub fn rewrite(source: &IndexedGraph<'_>, facts: &TensorFacts, edits: &mut Edits) -> usize {
@@ -84,28 +72,20 @@ struct Transforms {
 
 impl Transforms {
     fn new() -> Self {
-        let mut weights = [[0.0; 6]; 3];
-        let mut back = [[0.0; 6]; 4];
-        for (at, &point) in POINTS.iter().enumerate() {
-            let others = POINTS.iter().filter(|&&other| other != point);
-            let vanishes: f64 = others.map(|other| point - other).product();
-            for (power, row) in weights.iter_mut().enumerate() {
-                row[at] = point.powi(power as i32) / vanishes;
-            }
-            for (power, row) in back.iter_mut().enumerate() {
-                row[at] = point.powi(power as i32);
-            }
-        }
-        // Infinity takes the highest power alone.
-        weights[2][5] = 1.0;
-        back[3][5] = 1.0;
-        let image: [[f64; 6]; 6] = std::array::from_fn(|pixel| std::array::from_fn(|number| IMAGE[number][pixel]));
-        Self { weights: squared(&weights), image: turned(&squared(&image), 36), back: turned(&squared(&back), 36) }
+        let of_weights: Vec<Vec<f64>> = Filtering::Four.of_weights().iter().map(|row| row.to_vec()).collect();
+        let image = squared(&transposed(&Filtering::Four.of_image()));
+        let back = squared(&Filtering::Four.of_tile_rows());
+        Self { weights: squared(&transposed(&of_weights)), image: turned(&image, 36), back: turned(&back, 36) }
     }
 }
 
+fn transposed(matrix: &[Vec<f64>]) -> Vec<Vec<f64>> {
+    let columns = matrix.first().map_or(0, Vec::len);
+    (0..columns).map(|column| matrix.iter().filter_map(|row| row.get(column).copied()).collect()).collect()
+}
+
 /// Returns the product of the two numbers of each pair of rows and each pair of columns of a matrix.
-fn squared(matrix: &[[f64; 6]]) -> Vec<f32> {
+fn squared(matrix: &[Vec<f64>]) -> Vec<f32> {
     let pairs = matrix.iter().flat_map(|first| matrix.iter().map(move |second| (first, second)));
     pairs.flat_map(|(first, second)| first.iter().flat_map(|a| second.iter().map(move |b| (a * b) as f32))).collect()
 }

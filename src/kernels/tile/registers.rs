@@ -19,7 +19,7 @@ pub struct Strip<E> {
     pub sums: *mut f32,
     /// True if the sums begin at zero.
     pub begins: bool,
-    /// What is to be fetched meanwhile, which may be beyond the panel: a cache line every [`Registers::FETCH_EVERY`] rows
+    /// The first value that is fetched meanwhile, which may be beyond the panel: a cache line every [`Registers::FETCH_EVERY`] rows
     /// of the panel.
     pub ahead: *const E,
 }

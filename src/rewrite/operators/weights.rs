@@ -138,7 +138,7 @@ pub fn column(product: &FusedProduct<'_>, at: usize) -> usize {
 }
 
 impl PackedWeights<'_, '_> {
-    /// What decides the packed weights.
+    /// A text of all that decides the packed weights.
     fn key(&self) -> String {
         let FusedProduct { weights, is_by_depth, is_gated, upsamples, .. } = self.product;
         format!("{weights} {is_by_depth} {is_gated} {upsamples} {} {:?}", self.operands.name(), self.filtering)
