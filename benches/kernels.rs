@@ -14,8 +14,8 @@ use std::hint::black_box;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use half::bf16;
 use ldm_ort::kernels::{
-    Activation, Attention, AttentionElement, Element, Epilogue, FilteredConvolution, Filtering, GroupNorm, Heads,
-    ImageConvolution, InstructionSet, Number, OneThread, PanelShape, Product, ProductRows,
+    Activation, Attention, Element, Epilogue, FilteredConvolution, Filtering, GroupNorm, Heads, ImageConvolution,
+    InstructionSet, Number, OneThread, PanelShape, Product, ProductRows,
 };
 
 /// Numbers between -0.5 and 0.5.
@@ -122,7 +122,7 @@ fn convolutions(criterion: &mut Criterion) {
     convolution::<bf16>(criterion, 32, 640, true);
 }
 
-fn attention<E: AttentionElement>(criterion: &mut Criterion, queries: usize, keys: usize, heads: usize, width: usize) {
+fn attention<E: Element>(criterion: &mut Criterion, queries: usize, keys: usize, heads: usize, width: usize) {
     let stride = heads * width;
     let (q, k, v) = (numbers::<E>(queries * stride), numbers::<E>(keys * stride), numbers::<E>(keys * stride));
     let attention = Attention {

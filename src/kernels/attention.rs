@@ -3,31 +3,37 @@
 //!
 //! Scores are computed transposed, keys as rows and queries as columns. So a query's maximum and sum are column by column,
 //! and the weights of two keys pack into a panel for the product with the values without any shuffling.
+//!
+//! A score is at most the product of the norms of its query and its key. Where that bound is small enough for float32's
+//! exponents, no largest score is looked for, and the weights of 32 keys are made while the next scores are computed.
 
 use super::instruction_set::{InstructionSet, Work, vectorized};
+use super::lane::{HALVES, Lane};
 use super::number::Number;
-use super::softmax::{self, AttentionElement, Scores, Softmax};
+use super::scratch::with_scratch;
+use super::softmax::Softmax;
 use super::threads::{Parts, Threads};
-use super::tile::{Accumulator, Block, TileUnit};
-use super::tile_size::{COLUMNS, GROUP_ROWS, ROWS};
+use super::tile::{Accumulator, Block, Element, TileUnit};
+use super::tile_size::{COLUMNS, GROUP_ROWS, LANES, ROWS};
 
-/// Bytes of scores, and of weights in float32, that are made at a time: those of some keys to 32 queries. They stay in the
-/// first cache.
-const SCORES_BYTES: usize = 32 << 10;
-const KEYS: usize = SCORES_BYTES / COLUMNS / size_of::<f32>();
+/// Keys whose weights are made before they are multiplied with the values.
+const KEYS: usize = 256;
+/// The bound of scores, as exponents of two, up to which nothing is subtracted from them: sums of weights and values stay far
+/// from the ends of float32.
+const NEAR: f32 = 100.0;
 
 /// A matrix `[batch, rows, heads * width]` within a larger one.
 #[derive(Debug, Clone, Copy)]
 pub struct Heads<'a, E> {
     /// The values, from the first one of the first head on.
     pub values: &'a [E],
-    /// ProductRows of a batch entry.
+    /// The rows of a batch entry.
     pub rows: usize,
     /// The distance of two rows, `heads * width` or more.
     pub stride: usize,
 }
 
-impl<E: AttentionElement> Heads<'_, E> {
+impl<E: Element> Heads<'_, E> {
     /// Returns the row of a head.
     #[inline(always)]
     fn row(&self, batch: usize, row: usize, head: usize, width: usize) -> &[E] {
@@ -54,27 +60,28 @@ pub struct Attention<'a, E> {
     pub scale: f32,
 }
 
-/// The lengths of a head's operands, padded.
+/// A head's operands: keys in padded rows, and transposed values in pieces of some keys, `[pieces, rows, keys of a piece]`.
 #[derive(Debug, Clone, Copy)]
 struct Sizes {
     /// Width of the rows of keys.
     key_width: usize,
-    /// ProductRows of keys.
-    keys: usize,
-    /// Width of the rows of transposed values.
-    value_width: usize,
-    /// ProductRows of transposed values.
-    values: usize,
+    /// Numbers of the keys.
+    keys_len: usize,
+    /// Rows of transposed values.
+    value_rows: usize,
+    /// Keys of a piece of the values. Tiles of AMX are contiguous then.
+    piece: usize,
+    /// Numbers of the values.
+    values_len: usize,
 }
 
-impl<E: AttentionElement> Attention<'_, E> {
+impl<E: Element> Attention<'_, E> {
     fn sizes(&self) -> Sizes {
-        Sizes {
-            key_width: self.width.next_multiple_of(E::STEP),
-            keys: self.keys.rows.next_multiple_of(GROUP_ROWS),
-            value_width: self.keys.rows.next_multiple_of(E::STEP),
-            values: self.width.next_multiple_of(GROUP_ROWS),
-        }
+        let (key_width, rows) = (self.width.next_multiple_of(E::STEP), self.keys.rows);
+        let piece = if E::STEP > 1 { E::STEP } else { KEYS };
+        let value_rows = self.width.next_multiple_of(GROUP_ROWS);
+        let keys_len = rows.next_multiple_of(GROUP_ROWS) * key_width;
+        Sizes { key_width, keys_len, value_rows, piece, values_len: rows.next_multiple_of(piece) * value_rows }
     }
 
     /// Computes it into `out`, `[batch, queries, heads * width]`.
@@ -82,62 +89,93 @@ impl<E: AttentionElement> Attention<'_, E> {
     /// # Panics
     /// If an operand is shorter than its shape says.
     pub fn run<O: Number>(&self, set: InstructionSet, threads: &dyn Threads, out: &mut [O]) {
-        let sizes = self.sizes();
         assert_eq!(out.len(), self.batch * self.queries.rows * self.heads * self.width);
         assert_eq!(self.keys.rows, self.values.rows);
+        let Sizes { key_width, keys_len, values_len, .. } = self.sizes();
         let heads = self.batch * self.heads;
-        let (key_len, value_len) = (sizes.keys * sizes.key_width, sizes.values * sizes.value_width);
-        let mut keys = vec![E::default(); heads * key_len];
-        let mut values = vec![E::default(); heads * value_len];
-        let (all_keys, all_values) = (Parts::new(&mut keys), Parts::new(&mut values));
-        threads.each(heads, &|head| {
-            // SAFETY: each head has its own parts.
-            let (keys, values) =
-                unsafe { (all_keys.range(head * key_len, key_len), all_values.range(head * value_len, value_len)) };
-            vectorized(set, Gather { attention: self, head, keys, values });
-        });
-        let blocks = self.queries.rows.div_ceil(COLUMNS);
-        let out = Parts::new(out);
-        threads.each(heads * blocks, &|task| {
-            let (head, block) = (task / blocks, task % blocks);
-            let keys = &keys[head * key_len..][..key_len];
-            let values = &values[head * value_len..][..value_len];
-            vectorized(set, Task { attention: self, set, head, block, keys, values, out: &out });
+        let mut norms = vec![0.0f32; heads];
+        with_scratch(heads * keys_len, |keys: &mut [E]| {
+            with_scratch(heads * values_len, |values: &mut [E]| {
+                let (all_keys, all_values) = (Parts::new(keys), Parts::new(values));
+                let all_norms = Parts::new(&mut norms);
+                threads.each(heads, &|head| {
+                    // SAFETY: each head has its own parts.
+                    let (keys, values, norm) = unsafe {
+                        let keys = all_keys.range(head * keys_len, keys_len);
+                        (keys, all_values.range(head * values_len, values_len), all_norms.range(head, 1))
+                    };
+                    vectorized(set, Gather { attention: self, head, keys, values, norm: &mut norm[0] });
+                });
+                let blocks = self.queries.rows.div_ceil(COLUMNS);
+                let out = Parts::new(out);
+                threads.each(heads * blocks, &|task| {
+                    let (head, block) = (task / blocks, task % blocks);
+                    let keys = &keys[head * keys_len..][..keys_len];
+                    let values = &values[head * values_len..][..values_len];
+                    with_scratch((key_width + KEYS) * COLUMNS, |panels: &mut [E]| {
+                        let (norm, out) = (norms[head], &out);
+                        vectorized(set, Task { attention: self, set, head, block, keys, values, norm, panels, out });
+                    });
+                });
+            });
         });
     }
 }
 
-/// Brings a head's keys and values together: keys in padded rows, values transposed.
+/// The square of a row's norm.
+#[inline(always)]
+fn square<L: Lane, E: Number>(row: &[E]) -> f32 {
+    let mut squares = L::zero();
+    for part in row.chunks(LANES) {
+        let part = L::read(part);
+        squares = squares.plus_times(part, part);
+    }
+    squares.values().iter().sum()
+}
+
+/// The larger of two numbers, or NaN if one of them is.
+#[inline(always)]
+fn larger_or_nan(one: f32, other: f32) -> f32 {
+    if one.is_nan() || one > other { one } else { other }
+}
+
+/// Brings a head's keys and values together.
 struct Gather<'t, 'a, E> {
     attention: &'t Attention<'a, E>,
     head: usize,
     keys: &'t mut [E],
     values: &'t mut [E],
+    /// The largest square of a key's norm.
+    norm: &'t mut f32,
 }
 
-impl<E: AttentionElement> Work for Gather<'_, '_, E> {
+impl<E: Element> Work for Gather<'_, '_, E> {
     #[inline(always)]
-    fn run(self) {
-        let Self { attention, head, keys, values } = self;
-        let (sizes, width) = (attention.sizes(), attention.width);
+    fn run<L: Lane>(self) {
+        let Self { attention, head, keys, values, norm } = self;
+        let (Sizes { key_width, value_rows, piece, .. }, width) = (attention.sizes(), attention.width);
         let (batch, head) = (head / attention.heads, head % attention.heads);
-        for row in 0..attention.keys.rows {
-            let to = &mut keys[row * sizes.key_width..][..width];
-            to.copy_from_slice(attention.keys.row(batch, row, head, width));
+        for (number, to) in keys.chunks_exact_mut(key_width).take(attention.keys.rows).enumerate() {
+            let row = attention.keys.row(batch, number, head, width);
+            to[..width].copy_from_slice(row);
+            to[width..].fill(E::default());
+            *norm = larger_or_nan(*norm, square::<L, E>(row));
         }
         // A few rows at a time, so that what is written is in the first cache.
         const AT_ONCE: usize = 32;
-        for first in (0..attention.values.rows).step_by(AT_ONCE) {
-            let count = AT_ONCE.min(attention.values.rows - first);
-            let mut rows: [&[E]; AT_ONCE] = [&[]; AT_ONCE];
-            for (number, row) in rows[..count].iter_mut().enumerate() {
+        let rows = attention.values.rows;
+        for first in (0..rows).step_by(AT_ONCE) {
+            let count = AT_ONCE.min(rows - first);
+            let mut from: [&[E]; AT_ONCE] = [&[]; AT_ONCE];
+            for (number, row) in from[..count].iter_mut().enumerate() {
                 *row = attention.values.row(batch, first + number, head, width);
             }
             for at in 0..width {
-                let to = &mut values[at * sizes.value_width + first..][..count];
-                for (to, row) in to.iter_mut().zip(&rows) {
+                let to = &mut values[(first / piece * value_rows + at) * piece + first % piece..][..AT_ONCE];
+                for (to, row) in to.iter_mut().zip(&from[..count]) {
                     *to = row[at];
                 }
+                to[count..].fill(E::default());
             }
         }
     }
@@ -151,75 +189,167 @@ struct Task<'t, 'a, E, O> {
     block: usize,
     keys: &'t [E],
     values: &'t [E],
+    /// The largest square of a key's norm.
+    norm: f32,
+    /// Room for panels of the queries and of weights.
+    panels: &'t mut [E],
     out: &'t Parts<'t, O>,
 }
 
-impl<E: AttentionElement, O: Number> Work for Task<'_, '_, E, O> {
+impl<E: Element, O: Number> Work for Task<'_, '_, E, O> {
     #[inline(always)]
-    fn run(self) {
-        let Self { attention, set, head, block, keys, values, out } = self;
-        let (sizes, width) = (attention.sizes(), attention.width);
-        let (batch, head) = (head / attention.heads, head % attention.heads);
-        let first = block * COLUMNS;
-        let count = COLUMNS.min(attention.queries.rows - first);
-        let mut queries = vec![E::default(); sizes.key_width * COLUMNS];
-        for query in 0..count {
-            let row = attention.queries.row(batch, first + query, head, width);
-            for (at, value) in row.iter().enumerate() {
-                queries[(at / E::GROUP * COLUMNS + query) * E::GROUP + at % E::GROUP] = *value;
-            }
-        }
-
-        let mut tiles = TileUnit::new::<E>(set);
-        let mut state = Softmax::new();
-        let scale = attention.scale * std::f32::consts::LOG2_E;
-        let mut sums = vec![Accumulator::new(); sizes.values.div_ceil(ROWS)];
-        let mut scores = vec![Accumulator::new(); KEYS.min(sizes.keys).div_ceil(ROWS)];
-        let mut weights = vec![E::default(); KEYS.min(sizes.value_width) * COLUMNS];
-        for from in (0..attention.keys.rows).step_by(KEYS) {
-            let here = KEYS.min(attention.keys.rows - from);
-            for (number, scores) in scores[..here.div_ceil(ROWS)].iter_mut().enumerate() {
-                let at = from + number * ROWS;
-                let groups = [at, at + GROUP_ROWS].map(|row| attention.keys.rows.saturating_sub(row).min(GROUP_ROWS));
-                let block = Block {
-                    left: keys,
-                    starts: [at, at + GROUP_ROWS].map(|row| row.min(sizes.keys) * sizes.key_width),
-                    rows: groups,
-                    stride: sizes.key_width,
-                    taps: &[0],
-                    depth: sizes.key_width,
-                    panel: &queries,
-                };
-                E::multiply(&mut tiles, &block, false, scores);
-            }
-            let depth = here.next_multiple_of(E::STEP);
-            let seen = Scores { blocks: &scores, count: here, scale };
-            let rescale = softmax::weights(set, &mut state, &seen, &mut weights[..depth * COLUMNS]);
-            for (number, sums) in sums.iter_mut().enumerate() {
-                if let Some(rescale) = rescale.filter(|_| from > 0) {
+    fn run<L: Lane>(mut self) {
+        let Sizes { key_width, value_rows, .. } = self.attention.sizes();
+        let (queries, weights) = std::mem::take(&mut self.panels).split_at_mut(key_width * COLUMNS);
+        let is_near = self.pack_queries::<L>(queries);
+        let mut softmax = Softmax::<L>::new(self.scale());
+        let mut sums = vec![Accumulator::new(); value_rows.div_ceil(ROWS)];
+        let mut scores = vec![Accumulator::new(); KEYS.min(self.attention.keys.rows).div_ceil(ROWS)];
+        let mut tiles = TileUnit::new::<E>(self.set);
+        for from in (0..self.attention.keys.rows).step_by(KEYS) {
+            let count = KEYS.min(self.attention.keys.rows - from);
+            let weights = &mut weights[..count.next_multiple_of(E::STEP) * COLUMNS];
+            let rescale = self.weigh(&mut tiles, (from, count, is_near), queries, &mut scores, &mut softmax, weights);
+            if let Some(rescale) = rescale {
+                for sums in &mut sums {
                     sums.rescale(&rescale);
                 }
-                let at = number * ROWS;
-                let block = Block {
-                    left: values,
-                    starts: [at, at + GROUP_ROWS].map(|row| row.min(sizes.values) * sizes.value_width + from),
-                    rows: [at, at + GROUP_ROWS].map(|row| width.saturating_sub(row).min(GROUP_ROWS)),
-                    stride: sizes.value_width,
-                    taps: &[0],
-                    depth,
-                    panel: &weights,
-                };
-                E::multiply(&mut tiles, &block, from > 0, sums);
+            }
+            self.sum(&mut tiles, from, weights, &mut sums);
+        }
+        self.write(&softmax, &sums);
+    }
+}
+
+/// The queries of a task, and their keys and values.
+impl<E: Element, O: Number> Task<'_, '_, E, O> {
+    /// The factor of scores whose powers of two are the weights.
+    #[inline(always)]
+    fn scale(&self) -> f32 {
+        self.attention.scale * std::f32::consts::LOG2_E
+    }
+
+    /// The number of the first query, and how many there are.
+    #[inline(always)]
+    fn queries(&self) -> (usize, usize) {
+        let first = self.block * COLUMNS;
+        (first, COLUMNS.min(self.attention.queries.rows - first))
+    }
+
+    #[inline(always)]
+    fn batch_and_head(&self) -> (usize, usize) {
+        (self.head / self.attention.heads, self.head % self.attention.heads)
+    }
+
+    /// Writes the queries to a panel, and returns true if all their scores are near 0.
+    #[inline(always)]
+    fn pack_queries<L: Lane>(&self, panel: &mut [E]) -> bool {
+        let ((first, count), (batch, head)) = (self.queries(), self.batch_and_head());
+        panel.fill(E::default());
+        let mut norm = 0.0;
+        for query in 0..count {
+            let row = self.attention.queries.row(batch, first + query, head, self.attention.width);
+            for (at, value) in row.iter().enumerate() {
+                panel[(at / E::GROUP * COLUMNS + query) * E::GROUP + at % E::GROUP] = *value;
+            }
+            norm = larger_or_nan(norm, square::<L, E>(row));
+        }
+        norm.sqrt() * self.norm.sqrt() * self.scale().abs() <= NEAR
+    }
+
+    /// Computes the weights of `count` keys and returns the factors of what was summed before, if they are not 1.
+    #[inline(always)]
+    fn weigh<L: Lane>(
+        &self,
+        tiles: &mut TileUnit,
+        (from, count, is_near): (usize, usize, bool),
+        queries: &[E],
+        scores: &mut [Accumulator],
+        softmax: &mut Softmax<L>,
+        weights: &mut [E],
+    ) -> Option<[L; HALVES]> {
+        let key_width = self.attention.sizes().key_width;
+        let blocks = count.div_ceil(ROWS);
+        let keys_of = |number: usize| ROWS.min(count - number * ROWS);
+        let part =
+            |number: usize| number * ROWS * COLUMNS..((number + 1) * ROWS).min(weights_rows::<E>(count)) * COLUMNS;
+        for number in 0..blocks {
+            let (first, keys) = (from + number * ROWS, keys_of(number));
+            let block = Block {
+                left: self.keys,
+                starts: [first * key_width, if keys > GROUP_ROWS { (first + GROUP_ROWS) * key_width } else { 0 }],
+                rows: [keys.min(GROUP_ROWS), keys.saturating_sub(GROUP_ROWS)],
+                stride: key_width,
+                taps: &[0],
+                depth: key_width,
+                panel: queries,
+            };
+            E::multiply(tiles, &block, false, &mut scores[number]);
+            if is_near && number > 0 {
+                softmax.weigh::<E, true>(&scores[number - 1], ROWS, &mut weights[part(number - 1)]);
             }
         }
+        if is_near {
+            softmax.weigh::<E, true>(&scores[blocks - 1], keys_of(blocks - 1), &mut weights[part(blocks - 1)]);
+            return None;
+        }
+        let rescale = softmax.raise::<E>(scores, count);
+        for number in 0..blocks {
+            softmax.weigh::<E, false>(&scores[number], keys_of(number), &mut weights[part(number)]);
+        }
+        rescale
+    }
+
+    /// Adds the weighted values of the keys `from` on.
+    #[inline(always)]
+    fn sum(&self, tiles: &mut TileUnit, from: usize, weights: &[E], sums: &mut [Accumulator]) {
+        let (Sizes { value_rows, piece, .. }, width) = (self.attention.sizes(), self.attention.width);
+        let depth = weights.len() / COLUMNS;
+        let mut taps = [0; KEYS];
+        let pieces = depth.div_ceil(piece);
+        taps[..pieces].iter_mut().enumerate().for_each(|(number, tap)| *tap = number * value_rows * piece);
+        for (number, sums) in sums.iter_mut().enumerate() {
+            let first = number * ROWS;
+            let start = (from / piece * value_rows + first) * piece;
+            let rows = width.saturating_sub(first);
+            let block = Block {
+                left: self.values,
+                starts: [start, if rows > GROUP_ROWS { start + GROUP_ROWS * piece } else { 0 }],
+                rows: [rows.min(GROUP_ROWS), rows.saturating_sub(GROUP_ROWS).min(GROUP_ROWS)],
+                stride: piece,
+                taps: &taps[..pieces],
+                depth: piece.min(depth),
+                panel: weights,
+            };
+            E::multiply(tiles, &block, from > 0, sums);
+        }
+    }
+
+    /// Writes the weighted means of the values.
+    #[inline(always)]
+    fn write<L: Lane>(&self, softmax: &Softmax<L>, sums: &[Accumulator]) {
+        let ((first, count), (batch, head)) = (self.queries(), self.batch_and_head());
+        let Attention { queries, heads, width, .. } = *self.attention;
+        let totals = softmax.totals().map(L::values);
         for query in 0..count {
-            let inverse = 1.0 / state.total(query);
-            let start = ((batch * attention.queries.rows + first + query) * attention.heads + head) * width;
+            let inverse = L::all(1.0 / totals[query / LANES][query % LANES]);
+            let start = ((batch * queries.rows + first + query) * heads + head) * width;
             // SAFETY: these queries of this head are this task's.
-            let out = unsafe { out.range(start, width) };
-            for (at, out) in out.iter_mut().enumerate() {
-                *out = O::from_f32(sums[at / ROWS].0[at % ROWS][query] * inverse);
+            let out = unsafe { self.out.range(start, width) };
+            for (number, out) in out.chunks_mut(LANES).enumerate() {
+                let mut values = [0.0; LANES];
+                for (at, value) in values[..out.len()].iter_mut().enumerate() {
+                    let row = number * LANES + at;
+                    *value = sums[row / ROWS].0[row % ROWS][query];
+                }
+                L::of(values).times(inverse).write(out);
             }
         }
     }
+}
+
+/// The rows of a panel that has the weights of `count` keys.
+#[inline(always)]
+fn weights_rows<E: Number>(count: usize) -> usize {
+    count.next_multiple_of(E::STEP)
 }

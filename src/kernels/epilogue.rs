@@ -1,9 +1,9 @@
 //! The operations after the sums of a product.
 
-use super::functions::{Activation, activate};
+use super::functions::Activation;
 use super::lane::{HALVES, Lane};
 use super::number::Number;
-use super::threads::Parts;
+use super::threads::{Parts, fetch};
 use super::tile_size::{COLUMNS, LANES};
 
 /// The operations after a product. The result of a row is `activation(sum + bias + added) · gate + residual`.
@@ -39,20 +39,11 @@ impl Epilogue<'_> {
     }
 }
 
-/// Applies an activation. Without one, the lane stays in registers.
-#[inline(always)]
-fn activated(mut lane: Lane, activation: Activation) -> Lane {
-    if activation != Activation::Identity {
-        activate(activation, &mut lane.0);
-    }
-    lane
-}
-
 /// The operations after the sums of one panel and image.
-pub struct PanelEpilogue<'a> {
+pub struct PanelEpilogue<'a, L> {
     of: Epilogue<'a>,
-    offsets: [Lane; HALVES],
-    factors: [Lane; HALVES],
+    offsets: [L; HALVES],
+    factors: [L; HALVES],
     out_columns: usize,
     /// The first column of the result.
     at: usize,
@@ -60,57 +51,130 @@ pub struct PanelEpilogue<'a> {
     width: usize,
 }
 
-impl<'a> PanelEpilogue<'a> {
+impl<'a, L: Lane> PanelEpilogue<'a, L> {
     /// Prepares them for a panel of a product of `columns`.
     #[inline(always)]
     pub fn new(of: Epilogue<'a>, columns: usize, panel: usize, image: usize) -> Self {
         let at = panel * COLUMNS;
-        let mut offsets = [Lane::ZERO; HALVES];
+        let mut offsets = [L::zero(); HALVES];
         for values in [of.bias, of.added.map(|added| &added[image * columns..])].into_iter().flatten() {
             for (offsets, values) in offsets.iter_mut().zip(values[at..columns].chunks(LANES)) {
-                *offsets = offsets.plus(&Lane::read(values));
+                *offsets = offsets.plus(L::read(values));
             }
         }
         let out_columns = of.out_columns(columns);
         let (at, width) = if of.is_gated { (at / 2, COLUMNS / 2) } else { (at, COLUMNS.min(columns - at)) };
-        let mut factors = [Lane::all(1.0); HALVES];
+        let mut factors = [L::all(1.0); HALVES];
         if let Some(gate) = of.gate {
             let gate = &gate[image * out_columns + at..][..width];
-            factors.iter_mut().zip(gate.chunks(LANES)).for_each(|(factors, gate)| *factors = Lane::read(gate));
+            factors.iter_mut().zip(gate.chunks(LANES)).for_each(|(factors, gate)| *factors = L::read(gate));
         }
         Self { of, offsets, factors, out_columns, at, width }
     }
 
-    /// Writes a row of the result.
-    ///
-    /// # Safety
-    /// No other task writes this row of this panel.
+    /// Fetches what [`PanelEpilogue::write`] reads and writes: the result is seldom in a cache.
     #[inline(always)]
-    pub unsafe fn write<O: Number>(&self, row: usize, sums: &[f32; COLUMNS], out: &Parts<'_, O>) {
-        let Epilogue { activation, is_gated, gate, residual, .. } = self.of;
-        let start = row * self.out_columns + self.at;
-        // Its gates are the other half of a gated panel.
-        for half in 0..self.width.div_ceil(LANES) {
-            let mut lane = self.sum(half, sums);
-            if is_gated {
-                lane = lane.times_each(&activated(self.sum(1, sums), activation));
-            } else {
-                lane = activated(lane, activation);
+    pub fn fetch<O: Number>(&self, rows: StepRows, out: &Parts<'_, O>) {
+        for number in 0..rows.count {
+            let start = rows.row(number) * self.out_columns + self.at;
+            out.fetch(start, self.width);
+            if let Some(residual) = self.of.residual {
+                fetch(residual.as_ptr().wrapping_add(start), self.width);
             }
-            if gate.is_some() {
-                lane = lane.times_each(&self.factors[half]);
-            }
-            let (at, width) = (start + half * LANES, LANES.min(self.width - half * LANES));
-            if let Some(residual) = residual {
-                lane = lane.plus(&Lane::read(&residual[at..at + width]));
-            }
-            // SAFETY: as the caller promises.
-            lane.write(unsafe { out.range(at, width) });
         }
     }
 
+    /// Writes rows of the result, of sums that this may change.
+    ///
+    /// # Safety
+    /// No other task writes these rows of this panel.
     #[inline(always)]
-    fn sum(&self, half: usize, sums: &[f32; COLUMNS]) -> Lane {
-        Lane::read(&sums[half * LANES..(half + 1) * LANES]).plus(&self.offsets[half])
+    pub unsafe fn write<O: Number>(&self, rows: StepRows, sums: &mut [[f32; COLUMNS]], out: &Parts<'_, O>) {
+        let sums = &mut sums[..rows.count];
+        let mut offsets = self.offsets;
+        if self.of.is_gated || self.of.activation != Activation::Identity {
+            self.activate(sums);
+            offsets = [L::zero(); HALVES];
+        }
+        // SAFETY: as the caller promises.
+        unsafe {
+            match (self.of.residual, self.width) {
+                (Some(residual), COLUMNS) => self.write_rows::<O, COLUMNS, true>(&offsets, rows, sums, residual, out),
+                (None, COLUMNS) => self.write_rows::<O, COLUMNS, false>(&offsets, rows, sums, &[], out),
+                (Some(residual), _) => self.write_rows::<O, 0, true>(&offsets, rows, sums, residual, out),
+                (None, _) => self.write_rows::<O, 0, false>(&offsets, rows, sums, &[], out),
+            }
+        }
+    }
+
+    /// Adds the offsets, and applies the activation or the gates, which are the other half of a gated panel.
+    #[inline(always)]
+    fn activate(&self, sums: &mut [[f32; COLUMNS]]) {
+        let Epilogue { activation, is_gated, .. } = self.of;
+        for sums in sums {
+            let mut halves = [L::zero(); HALVES];
+            for half in 0..HALVES {
+                halves[half] = L::read(&sums[half * LANES..(half + 1) * LANES]).plus(self.offsets[half]);
+            }
+            if is_gated {
+                halves[0] = halves[0].times(halves[1].activated(activation));
+            } else {
+                for half in &mut halves {
+                    *half = half.activated(activation);
+                }
+            }
+            for half in 0..HALVES {
+                halves[half].write(&mut sums[half * LANES..(half + 1) * LANES]);
+            }
+        }
+    }
+
+    /// Writes rows of `WIDTH` columns, or, if that is 0, of those that there are.
+    ///
+    /// # Safety
+    /// As [`PanelEpilogue::write`].
+    #[inline(always)]
+    unsafe fn write_rows<O: Number, const WIDTH: usize, const RESIDUAL: bool>(
+        &self,
+        offsets: &[L; HALVES],
+        rows: StepRows,
+        sums: &[[f32; COLUMNS]],
+        residual: &[f32],
+        out: &Parts<'_, O>,
+    ) {
+        let width = if WIDTH == 0 { self.width } else { WIDTH };
+        for (number, sums) in sums.iter().enumerate() {
+            let start = rows.row(number) * self.out_columns + self.at;
+            // SAFETY: as the caller promises.
+            let out = unsafe { out.range(start, width) };
+            let residual = if RESIDUAL { &residual[start..start + width] } else { residual };
+            for half in 0..width.div_ceil(LANES) {
+                let at = half * LANES..width.min((half + 1) * LANES);
+                let mut lane = L::read(&sums[half * LANES..(half + 1) * LANES]).plus(offsets[half]);
+                lane = lane.times(self.factors[half]);
+                if RESIDUAL {
+                    lane = lane.plus(L::read(&residual[at.clone()]));
+                }
+                lane.write(&mut out[at]);
+            }
+        }
+    }
+}
+
+/// Rows of a result at equal distances.
+#[derive(Debug, Clone, Copy)]
+pub struct StepRows {
+    /// The first one.
+    pub first: usize,
+    /// The distance of two rows.
+    pub step: usize,
+    /// The number of rows.
+    pub count: usize,
+}
+
+impl StepRows {
+    #[inline(always)]
+    fn row(self, number: usize) -> usize {
+        self.first + number * self.step
     }
 }

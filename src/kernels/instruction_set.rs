@@ -4,6 +4,9 @@ use std::sync::OnceLock;
 
 #[cfg(target_arch = "x86_64")]
 use super::amx_permission;
+#[cfg(target_arch = "x86_64")]
+use super::lane::Zmm;
+use super::lane::{Array, Lane};
 
 /// An instruction set, the slower before the faster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -79,8 +82,8 @@ impl InstructionSet {
 /// A trait and no closure, since a closure cannot be marked to be always inlined: compiled on its own it would have the
 /// instructions of the least processor.
 pub trait Work {
-    /// Does it. Mark it `#[inline(always)]`, and all that it calls in loops.
-    fn run(self);
+    /// Does it, with lanes of the instruction set. Mark it `#[inline(always)]`, and all that it calls in loops.
+    fn run<L: Lane>(self);
 }
 
 /// Does `work` compiled for an instruction set.
@@ -92,15 +95,15 @@ pub fn vectorized(set: InstructionSet, work: impl Work) {
     {
         #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
         fn wide(work: impl Work) {
-            work.run();
+            work.run::<Zmm>();
         }
         #[target_feature(enable = "avx2,fma")]
         fn narrow(work: impl Work) {
-            work.run();
+            work.run::<Array>();
         }
         assert!(set.is_available());
         match set {
-            InstructionSet::Portable => work.run(),
+            InstructionSet::Portable => work.run::<Array>(),
             // SAFETY: the instructions are available.
             InstructionSet::Avx2 => unsafe { narrow(work) },
             // SAFETY: as above.
@@ -110,6 +113,6 @@ pub fn vectorized(set: InstructionSet, work: impl Work) {
     #[cfg(not(target_arch = "x86_64"))]
     {
         let _ = set;
-        work.run();
+        work.run::<Array>();
     }
 }

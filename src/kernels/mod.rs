@@ -37,7 +37,6 @@ pub use operand::OperandCopy;
 pub use operator::{DOMAIN, OperandType, OwnOperator};
 pub use pack::PanelShape;
 pub use product::{OutRows, Product, ProductRows};
-pub use softmax::AttentionElement;
 pub use threads::{OneThread, Threads};
 pub use tile::Element;
 pub use tile_size::COLUMNS;

@@ -2,6 +2,7 @@
 
 use super::functions::{Activation, activate};
 use super::instruction_set::{InstructionSet, Work, vectorized};
+use super::lane::Lane;
 use super::number::Number;
 use super::threads::{Parts, Threads};
 
@@ -104,7 +105,7 @@ struct Sums<'t, 'a> {
 
 impl Work for Sums<'_, '_> {
     #[inline(always)]
-    fn run(self) {
+    fn run<L: Lane>(self) {
         let Self { norm, image, from, found } = self;
         let pixels = norm.height * norm.width;
         let count = STRIP.min(pixels - from);
@@ -143,7 +144,7 @@ struct Line<'t, 'a, O> {
 
 impl<O: Number> Work for Line<'_, '_, O> {
     #[inline(always)]
-    fn run(self) {
+    fn run<L: Lane>(self) {
         let Self { norm, line, affine: (factors, offsets), out } = self;
         let (height, width, all) = (norm.height, norm.width, norm.channels());
         let border = usize::from(norm.has_border);
@@ -230,7 +231,7 @@ struct NormRows<'t, 'a, O> {
 
 impl<O: Number> Work for NormRows<'_, '_, O> {
     #[inline(always)]
-    fn run(self) {
+    fn run<L: Lane>(self) {
         let Self { norm, first, out } = self;
         let width = norm.width;
         for (number, out) in out.chunks_exact_mut(width).enumerate() {

@@ -4,7 +4,6 @@ use half::bf16;
 
 use super::functions::{EXP2, EXP2_BF16, exp2};
 use super::operator::OperandType;
-use super::tile_size::LANES;
 
 /// A type of numbers in operands of matrix products. Sums are float32.
 pub trait Number: Copy + Default + Send + Sync + PartialEq + std::fmt::Debug + 'static {
@@ -23,9 +22,6 @@ pub trait Number: Copy + Default + Send + Sync + PartialEq + std::fmt::Debug + '
 
     /// Returns `2^x` for x up to 0, as exactly as this type keeps it.
     fn power_of_two(x: f32) -> f32;
-
-    /// Writes a lane of [`Number::GROUP`] rows of a panel side by side: numbers from 0 to 1.
-    fn write_group(rows: &[[f32; LANES]; 2], to: &mut [Self]);
 }
 
 impl Number for f32 {
@@ -46,11 +42,6 @@ impl Number for f32 {
     #[inline(always)]
     fn power_of_two(x: f32) -> f32 {
         exp2(x, &EXP2)
-    }
-
-    #[inline(always)]
-    fn write_group(rows: &[[f32; LANES]; 2], to: &mut [Self]) {
-        to.copy_from_slice(&rows[0]);
     }
 }
 
@@ -78,22 +69,5 @@ impl Number for bf16 {
     #[inline(always)]
     fn power_of_two(x: f32) -> f32 {
         exp2(x, &EXP2_BF16)
-    }
-
-    #[inline(always)]
-    fn write_group(rows: &[[f32; LANES]; 2], to: &mut [Self]) {
-        const HALF: u32 = 0x8000;
-        let mut words = [0; LANES];
-        for ((word, low), high) in words.iter_mut().zip(&rows[0]).zip(&rows[1]) {
-            // Ties round up.
-            let [low, high] = [low, high].map(|value| value.to_bits().wrapping_add(HALF));
-            *word = match cfg!(target_endian = "little") {
-                true => high & 0xffff_0000 | low >> 16,
-                false => low & 0xffff_0000 | high >> 16,
-            };
-        }
-        assert_eq!(to.len(), 2 * LANES);
-        // SAFETY: `to` has as many bytes.
-        unsafe { to.as_mut_ptr().cast::<[u32; LANES]>().write_unaligned(words) };
     }
 }

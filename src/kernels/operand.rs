@@ -1,6 +1,7 @@
 //! ProductRows or images in the operands' type, padded.
 
 use super::instruction_set::{InstructionSet, Work, vectorized};
+use super::lane::Lane;
 use super::number::Number;
 use super::threads::{Parts, Threads};
 
@@ -47,7 +48,7 @@ struct Task<'t, 'a, O> {
 
 impl<O: Number> Work for Task<'_, '_, O> {
     #[inline(always)]
-    fn run(self) {
+    fn run<L: Lane>(self) {
         let Self { operand, first, lines, out } = self;
         let &OperandCopy { rows, depth, padded, border, .. } = operand;
         let (count, to) = match border {

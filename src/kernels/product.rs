@@ -1,7 +1,8 @@
 //! Matrix products and convolutions: rows of an image or matrix by packed columns, with what follows them.
 
-use super::epilogue::{Epilogue, PanelEpilogue};
+use super::epilogue::{Epilogue, PanelEpilogue, StepRows};
 use super::instruction_set::{InstructionSet, Work, vectorized};
+use super::lane::Lane;
 use super::number::Number;
 use super::pack::PanelShape;
 use super::threads::{Parts, Threads};
@@ -58,28 +59,18 @@ impl ProductRows {
         }
     }
 
-    /// The row of the result.
-    #[inline(always)]
-    fn out_row(&self, line: usize, row: usize) -> usize {
-        self.out.first + line * self.out.line_step + row * self.out.step
-    }
-
     fn groups_per_line(&self) -> usize {
         self.line_rows.div_ceil(GROUP_ROWS)
     }
 
-    /// The line of a group of rows, the number of its first row in that, and its rows.
-    #[inline(always)]
-    fn group(&self, group: usize) -> (usize, usize, usize) {
+    fn group(&self, group: usize) -> Group {
         let line = group / self.groups_per_line();
-        let first = group % self.groups_per_line() * GROUP_ROWS;
-        (line, first, GROUP_ROWS.min(self.line_rows - first))
-    }
-
-    #[inline(always)]
-    fn start(&self, line: usize, row: usize) -> usize {
-        let (image, line) = (line / self.lines_per_image, line % self.lines_per_image);
-        image * self.image_stride + line * self.line_stride + row * self.row_stride
+        let row = group % self.groups_per_line() * GROUP_ROWS;
+        let (image, line_in_image) = (line / self.lines_per_image, line % self.lines_per_image);
+        let start = image * self.image_stride + line_in_image * self.line_stride + row * self.row_stride;
+        let first = self.out.first + line * self.out.line_step + row * self.out.step;
+        let rows = StepRows { first, step: self.out.step, count: GROUP_ROWS.min(self.line_rows - row) };
+        Group { start, image, rows }
     }
 }
 
@@ -117,9 +108,12 @@ impl<E: Element> Product<'_, E> {
         let row_bytes = self.rows.row_stride.max(1) * size_of::<E>();
         let most = (LEFT_BYTES / row_bytes / GROUP_ROWS).clamp(4, 256);
         let wanted = 3 * threads.count();
-        let is_whole = groups * GROUP_ROWS * row_bytes <= WHOLE_LEFT_BYTES && panels >= wanted;
+        // Reading all rows for each panel is then less than reading all panels for each part of the rows.
+        let has_large_panels = self.shape.panel_len::<E>() * size_of::<E>() > LEFT_BYTES;
+        let is_small = groups * GROUP_ROWS * row_bytes <= WHOLE_LEFT_BYTES;
+        let is_whole = (is_small || has_large_panels) && panels >= wanted;
         let chunk = if is_whole { groups } else { groups.div_ceil(wanted).clamp(2, most) }.next_multiple_of(2);
-        let chunks = groups.div_ceil(chunk);
+        let chunks = groups.div_ceil(chunk.max(1));
         // Few rows: the panels are divided as well.
         let parts = wanted.div_ceil(chunks.max(1)).clamp(1, panels.max(1));
         let per_part = panels.div_ceil(parts);
@@ -149,38 +143,54 @@ struct Task<'t, 'a, E, O> {
     out: &'t Parts<'t, O>,
 }
 
+/// Rows of a line that are computed together.
+#[derive(Debug, Clone, Copy)]
+struct Group {
+    /// The beginning of the first row in the left operand.
+    start: usize,
+    image: usize,
+    rows: StepRows,
+}
+
+impl Group {
+    const NONE: Self = Self { start: 0, image: 0, rows: StepRows { first: 0, step: 0, count: 0 } };
+}
+
 impl<E: Element, O: Number> Work for Task<'_, '_, E, O> {
     #[inline(always)]
-    fn run(self) {
+    fn run<L: Lane>(self) {
         let Self { product, set, groups, panels, out } = self;
         let mut tiles = TileUnit::new::<E>(set);
         let mut sums = Accumulator::new();
         let panel_len = product.shape.panel_len::<E>();
         let depth = product.shape.padded_depth::<E>();
+        let mut all: Vec<Group> = groups.map(|group| product.rows.group(group)).collect();
+        all.resize(all.len().next_multiple_of(2), Group::NONE);
         for panel in panels {
-            for first in groups.clone().step_by(2) {
-                let pair = [first, first + 1]
-                    .map(|group| if group < groups.end { product.rows.group(group) } else { (0, 0, 0) });
+            let mut epilogue: Option<(usize, PanelEpilogue<'_, L>)> = None;
+            for pair in all.as_chunks::<2>().0 {
                 let block = Block {
                     left: product.left,
-                    starts: pair.map(|(line, row, _)| product.rows.start(line, row)),
-                    rows: pair.map(|(_, _, rows)| rows),
+                    starts: [pair[0].start, pair[1].start],
+                    rows: [pair[0].rows.count, pair[1].rows.count],
                     stride: product.rows.row_stride,
                     taps: &product.rows.taps,
                     depth,
                     panel: &product.packed[panel * panel_len..][..panel_len],
                 };
+                let new = |image| (image, PanelEpilogue::new(product.epilogue, product.shape.columns, panel, image));
+                let (_, after) = epilogue.get_or_insert_with(|| new(pair[0].image));
+                for group in pair {
+                    after.fetch(group.rows, out);
+                }
                 E::multiply(&mut tiles, &block, false, &mut sums);
-                for ((line, first, rows), sums) in pair.into_iter().zip(sums.0.chunks_exact(GROUP_ROWS)) {
-                    if rows == 0 {
-                        continue;
-                    }
-                    let image = line / product.rows.lines_per_image;
-                    let after = PanelEpilogue::new(product.epilogue, product.shape.columns, panel, image);
-                    for (row, sums) in (first..first + rows).zip(sums) {
-                        // SAFETY: each row and panel of the result is written by one task.
-                        unsafe { after.write(product.rows.out_row(line, row), sums, out) };
-                    }
+                for (group, sums) in pair.iter().zip(sums.0.chunks_exact_mut(GROUP_ROWS)) {
+                    let (_, after) = match &mut epilogue {
+                        Some(after) if after.0 == group.image || group.rows.count == 0 => after,
+                        after => after.insert(new(group.image)),
+                    };
+                    // SAFETY: each row and panel of the result is written by one task.
+                    unsafe { after.write(group.rows, sums, out) };
                 }
             }
         }

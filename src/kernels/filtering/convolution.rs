@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use super::Filtering;
 use super::transform::{Four, Transform, Two};
-use crate::kernels::epilogue::{Epilogue, PanelEpilogue};
+use crate::kernels::epilogue::{Epilogue, PanelEpilogue, StepRows};
 use crate::kernels::instruction_set::{InstructionSet, Work, vectorized};
 use crate::kernels::lane::Lane;
 use crate::kernels::number::Number;
@@ -157,7 +157,7 @@ struct Forward<'t, 'a, T, E> {
 
 impl<T: Transform, E: Element> Work for Forward<'_, '_, T, E> {
     #[inline(always)]
-    fn run(self) {
+    fn run<L: Lane>(self) {
         let Self { of, all, tiles, out, .. } = self;
         let (channels, (lines, row)) = (of.channels, of.image_size());
         for tile in tiles {
@@ -173,17 +173,17 @@ impl<T: Transform, E: Element> Work for Forward<'_, '_, T, E> {
             };
             for first in (0..channels).step_by(LANES) {
                 let count = LANES.min(channels - first);
-                let mut window = [[Lane::ZERO; 6]; 6];
+                let mut window = [[L::zero(); 6]; 6];
                 for (wy, row) in window[..T::WINDOW].iter_mut().enumerate() {
                     for (wx, lane) in row[..T::WINDOW].iter_mut().enumerate() {
                         if let Some(at) = start(wy, wx) {
-                            *lane = Lane::read(&of.image[at + first..][..count]);
+                            *lane = L::read(&of.image[at + first..][..count]);
                         }
                     }
                     T::forward(row);
                 }
                 for wx in 0..T::WINDOW {
-                    let mut column = [Lane::ZERO; 6];
+                    let mut column = [L::zero(); 6];
                     column.iter_mut().zip(&window).for_each(|(lane, row)| *lane = row[wx]);
                     T::forward(&mut column);
                     for (wy, lane) in column[..T::WINDOW].iter().enumerate() {
@@ -221,7 +221,7 @@ struct Products<'t, 'a, T, E, O> {
 
 impl<T: Transform, E: Element, O: Number> Work for Products<'_, '_, T, E, O> {
     #[inline(always)]
-    fn run(self) {
+    fn run<L: Lane>(self) {
         let Self { of, set, tiles, transformed, panels, out, .. } = self;
         let mut unit = TileUnit::new::<E>(set);
         let (products, channels, count) = (of.filtering.products(), of.channels, tiles.len());
@@ -252,7 +252,7 @@ impl<T: Transform, E: Element, O: Number> Work for Products<'_, '_, T, E, O> {
             }
             for (panel, sums) in group.zip(sums.chunks_exact(products * blocks)) {
                 for (sums, first) in sums.chunks_exact(products).zip(tiles.clone().step_by(ROWS)) {
-                    of.back::<T, O>(panel, first..tiles.end.min(first + ROWS), sums, out);
+                    of.back::<L, T, O>(panel, first..tiles.end.min(first + ROWS), sums, out);
                 }
             }
         }
@@ -262,8 +262,14 @@ impl<T: Transform, E: Element, O: Number> Work for Products<'_, '_, T, E, O> {
 impl<E: Element> FilteredConvolution<'_, E> {
     /// Transforms products to tiles of the result, and writes those.
     #[inline(always)]
-    fn back<T: Transform, O: Number>(&self, panel: usize, tiles: Range<usize>, sums: &[Sums], out: &Parts<'_, O>) {
-        let mut after: Option<(usize, PanelEpilogue<'_>)> = None;
+    fn back<L: Lane, T: Transform, O: Number>(
+        &self,
+        panel: usize,
+        tiles: Range<usize>,
+        sums: &[Sums],
+        out: &Parts<'_, O>,
+    ) {
+        let mut after: Option<(usize, PanelEpilogue<'_, L>)> = None;
         for (row, tile) in tiles.enumerate() {
             let (image, y, x) = self.place::<T>(tile);
             let (_, after) = match &mut after {
@@ -272,28 +278,27 @@ impl<E: Element> FilteredConvolution<'_, E> {
             };
             let mut pixels = [[[0.0; COLUMNS]; 4]; 4];
             for half in (0..COLUMNS).step_by(LANES) {
-                let mut lines = [[Lane::ZERO; 4]; 6];
+                let mut lines = [[L::zero(); 4]; 6];
                 for (line, sums) in lines.iter_mut().zip(sums.chunks_exact(T::WINDOW)) {
-                    let mut numbers = [Lane::ZERO; 6];
+                    let mut numbers = [L::zero(); 6];
                     for (number, sums) in numbers.iter_mut().zip(sums) {
-                        *number = Lane::read(&sums.sums.0[row][half..half + LANES]);
+                        *number = L::read(&sums.sums.0[row][half..half + LANES]);
                     }
                     *line = T::back(&numbers);
                 }
                 for px in 0..T::TILE {
-                    let mut column = [Lane::ZERO; 6];
+                    let mut column = [L::zero(); 6];
                     column.iter_mut().zip(&lines).for_each(|(lane, line)| *lane = line[px]);
                     for (py, lane) in T::back(&column)[..T::TILE].iter().enumerate() {
                         lane.write(&mut pixels[py][px][half..half + LANES]);
                     }
                 }
             }
-            for (py, line) in pixels[..T::TILE.min(self.height - y)].iter().enumerate() {
-                let row = (image * self.height + y + py) * self.width + x;
-                for (px, sums) in line[..T::TILE.min(self.width - x)].iter().enumerate() {
-                    // SAFETY: each tile and panel of the result is written by one task.
-                    unsafe { after.write(row + px, sums, out) };
-                }
+            for (py, line) in pixels[..T::TILE.min(self.height - y)].iter_mut().enumerate() {
+                let first = (image * self.height + y + py) * self.width + x;
+                let rows = StepRows { first, step: 1, count: T::TILE.min(self.width - x) };
+                // SAFETY: each tile and panel of the result is written by one task.
+                unsafe { after.write(rows, line, out) };
             }
         }
     }

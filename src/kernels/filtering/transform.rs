@@ -10,10 +10,10 @@ pub trait Transform {
     const WINDOW: usize = Self::TILE + 2;
 
     /// Transforms a row or a column of a window in its place: `Bᵀ d`.
-    fn forward(line: &mut [Lane; 6]);
+    fn forward<L: Lane>(line: &mut [L; 6]);
 
     /// Transforms a row or a column of products to one of a tile: `Aᵀ m`.
-    fn back(line: &[Lane; 6]) -> [Lane; 4];
+    fn back<L: Lane>(line: &[L; 6]) -> [L; 4];
 }
 
 /// F(2×2, 3×3).
@@ -23,18 +23,18 @@ impl Transform for Two {
     const TILE: usize = 2;
 
     #[inline(always)]
-    fn forward(line: &mut [Lane; 6]) {
+    fn forward<L: Lane>(line: &mut [L; 6]) {
         let [d0, d1, d2, d3, ..] = *line;
-        line[0] = d2.minus(&d0);
-        line[1] = d2.plus(&d1);
-        line[2] = d2.minus(&d1);
-        line[3] = d3.minus(&d1);
+        line[0] = d2.minus(d0);
+        line[1] = d2.plus(d1);
+        line[2] = d2.minus(d1);
+        line[3] = d3.minus(d1);
     }
 
     #[inline(always)]
-    fn back(line: &[Lane; 6]) -> [Lane; 4] {
+    fn back<L: Lane>(line: &[L; 6]) -> [L; 4] {
         let [m0, m1, m2, m3, ..] = *line;
-        [m0.plus(&m1.plus(&m2)), m1.minus(&m2).plus(&m3), Lane::ZERO, Lane::ZERO]
+        [m0.plus(m1.plus(m2)), m1.minus(m2).plus(m3), L::zero(), L::zero()]
     }
 }
 
@@ -48,30 +48,31 @@ impl Transform for Four {
     const TILE: usize = 4;
 
     #[inline(always)]
-    fn forward(line: &mut [Lane; 6]) {
-        const PRODUCT: f32 = A * A * B * B;
-        const SUM: f32 = A * A + B * B;
+    fn forward<L: Lane>(line: &mut [L; 6]) {
+        let [less_a, less_b] = [-A * A, -B * B].map(L::all);
+        let [sum, product] = [-A * A - B * B, A * A * B * B].map(L::all);
         let [d0, d1, d2, d3, d4, d5] = *line;
-        let (even_a, even_b) = (d4.plus_times(&d2, -B * B), d4.plus_times(&d2, -A * A));
-        let (odd_a, odd_b) = (d3.plus_times(&d1, -B * B).times(A), d3.plus_times(&d1, -A * A).times(B));
-        line[0] = d4.plus_times(&d2, -SUM).plus_times(&d0, PRODUCT);
-        line[1] = even_a.plus(&odd_a);
-        line[2] = even_a.minus(&odd_a);
-        line[3] = even_b.plus(&odd_b);
-        line[4] = even_b.minus(&odd_b);
-        line[5] = d5.plus_times(&d3, -SUM).plus_times(&d1, PRODUCT);
+        let (even_a, even_b) = (d4.plus_times(d2, less_b), d4.plus_times(d2, less_a));
+        let odd_a = d3.plus_times(d1, less_b).times(L::all(A));
+        let odd_b = d3.plus_times(d1, less_a).times(L::all(B));
+        line[0] = d4.plus_times(d2, sum).plus_times(d0, product);
+        line[1] = even_a.plus(odd_a);
+        line[2] = even_a.minus(odd_a);
+        line[3] = even_b.plus(odd_b);
+        line[4] = even_b.minus(odd_b);
+        line[5] = d5.plus_times(d3, sum).plus_times(d1, product);
     }
 
     #[inline(always)]
-    fn back(line: &[Lane; 6]) -> [Lane; 4] {
+    fn back<L: Lane>(line: &[L; 6]) -> [L; 4] {
         let [m0, m1, m2, m3, m4, m5] = *line;
-        let (even_a, even_b) = (m1.plus(&m2), m3.plus(&m4));
-        let (odd_a, odd_b) = (m1.minus(&m2), m3.minus(&m4));
+        let (even_a, even_b) = (m1.plus(m2), m3.plus(m4));
+        let (odd_a, odd_b) = (m1.minus(m2), m3.minus(m4));
         [
-            m0.plus(&even_a.plus(&even_b)),
-            odd_b.times(B).plus_times(&odd_a, A),
-            even_b.times(B * B).plus_times(&even_a, A * A),
-            m5.plus_times(&odd_b, B * B * B).plus_times(&odd_a, A * A * A),
+            m0.plus(even_a.plus(even_b)),
+            odd_b.times(L::all(B)).plus_times(odd_a, L::all(A)),
+            even_b.times(L::all(B * B)).plus_times(even_a, L::all(A * A)),
+            m5.plus_times(odd_b, L::all(B * B * B)).plus_times(odd_a, L::all(A * A * A)),
         ]
     }
 }
@@ -80,6 +81,7 @@ impl Transform for Four {
 mod tests {
     use super::*;
     use crate::kernels::Filtering;
+    use crate::kernels::lane::Array;
     use crate::kernels::tile_size::LANES;
 
     /// The transforms are those of the matrices, and a tile is a convolution.
@@ -91,22 +93,22 @@ mod tests {
 
     fn check<T: Transform>(filtering: Filtering) {
         let number = |n: usize| ((n * 37 + 11) % 29) as f32 / 29.0 - 0.5;
-        let mut line: [Lane; 6] = std::array::from_fn(|at| Lane([number(at); LANES]));
-        let from = line.map(|lane| f64::from(lane.0[0]));
+        let mut line: [Array; 6] = std::array::from_fn(|at| Array::all(number(at)));
+        let from = line.map(|lane| f64::from(lane.values()[0]));
         T::forward(&mut line);
         for (row, made) in filtering.of_image().iter().zip(&line) {
             let wanted: f64 = row.iter().zip(from).map(|(coefficient, value)| coefficient * value).sum();
-            assert!((f64::from(made.0[LANES - 1]) - wanted).abs() < 1e-6, "{made:?}, not {wanted}");
+            assert!((f64::from(made.values()[LANES - 1]) - wanted).abs() < 1e-6, "{made:?}, not {wanted}");
         }
         let kernel = [0.5, -0.25, 0.125];
         let weights = filtering.of_weights();
         for (weights, line) in weights.iter().zip(&mut line) {
             let weight: f64 = weights.iter().zip(kernel).map(|(weight, value)| weight * value).sum();
-            *line = line.times(weight as f32);
+            *line = line.times(Array::all(weight as f32));
         }
         for (at, made) in T::back(&line)[..T::TILE].iter().enumerate() {
             let wanted: f64 = kernel.iter().zip(&from[at..]).map(|(weight, value)| weight * value).sum();
-            assert!((f64::from(made.0[0]) - wanted).abs() < 1e-6, "{made:?}, not {wanted}");
+            assert!((f64::from(made.values()[0]) - wanted).abs() < 1e-6, "{made:?}, not {wanted}");
         }
         let of_matrix = filtering.of_tile_rows();
         assert_eq!((of_matrix.len(), of_matrix[0].len()), (T::TILE, T::WINDOW));

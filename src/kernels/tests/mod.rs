@@ -4,7 +4,9 @@ use half::bf16;
 
 use super::*;
 
+mod attention;
 mod filtering;
+mod lanes;
 
 /// Numbers between -1 and 1.
 fn numbers(count: usize, seed: u64) -> Vec<f32> {
@@ -206,98 +208,6 @@ fn convolutions() {
     }
 }
 
-fn attention<E: AttentionElement>(queries: usize, keys: usize, heads: usize, width: usize) {
-    let (batch, scale) = (2, 0.3);
-    let wide = heads * width;
-    let of = |rows: usize, seed: u64| operands::<E>(batch * rows * wide, seed);
-    let (q, k, v) = (of(queries, 1), of(keys, 2), of(keys, 3));
-    let at = |values: &[E], rows: usize, n: usize, row: usize, at: usize| {
-        f64::from(values[(n * rows + row) * wide + at].to_f32())
-    };
-    let mut wanted = vec![0.0; batch * queries * wide];
-    for (n, row, head) in places(batch, queries, heads) {
-        let score = |key: usize| {
-            (0..width)
-                .map(|c| at(&q, queries, n, row, head * width + c) * at(&k, keys, n, key, head * width + c))
-                .sum::<f64>()
-                * scale
-        };
-        let weights: Vec<f64> = (0..keys).map(|key| score(key).exp()).collect();
-        let total: f64 = weights.iter().sum();
-        for c in 0..width {
-            let sum: f64 = weights.iter().enumerate().map(|(key, w)| w * at(&v, keys, n, key, head * width + c)).sum();
-            wanted[(n * queries + row) * wide + head * width + c] = sum / total;
-        }
-    }
-    let attention = Attention {
-        queries: Heads { values: &q, rows: queries, stride: wide },
-        keys: Heads { values: &k, rows: keys, stride: wide },
-        values: Heads { values: &v, rows: keys, stride: wide },
-        batch,
-        heads,
-        width,
-        scale: scale as f32,
-    };
-    // The weights of the values are rounded to the operands' type.
-    let bound = if E::TYPE == OperandType::Bf16 { 6e-3 } else { 3e-6 };
-    let what = format!("attention {queries}x{keys}, {heads}x{width}");
-    everywhere::<E>(&what, bound, &wanted, |set, threads, out| attention.run(set, threads, out));
-}
-
-#[test]
-fn attentions() {
-    for (queries, keys, heads, width) in
-        [(1, 1, 1, 8), (5, 77, 2, 40), (40, 33, 3, 16), (33, 600, 1, 72), (16, 1030, 1, 32)]
-    {
-        attention::<f32>(queries, keys, heads, width);
-        attention::<bf16>(queries, keys, heads, width);
-    }
-}
-
-/// Scores that overflow the exponential function, and one that is much larger than those before it.
-#[test]
-fn attention_to_large_scores() {
-    let (queries, keys) = (vec![100.0f32; 8], [vec![-1.0f32; 8 * 700], vec![1.0; 8]].concat());
-    let values: Vec<f32> = (0..701 * 8).map(|at| (at / 8) as f32).collect();
-    let heads = |values, rows| Heads { values, rows, stride: 8 };
-    let attention = Attention {
-        queries: heads(&queries[..], 1),
-        keys: heads(&keys[..], 701),
-        values: heads(&values[..], 701),
-        batch: 1,
-        heads: 1,
-        width: 8,
-        scale: 1.0,
-    };
-    everywhere::<f32>("large scores", 1e-6, &[700.0; 8], |set, threads, out| attention.run(set, threads, out));
-}
-
-/// A query that is not a number gives no number, in either type.
-#[test]
-fn attention_keeps_nan() {
-    fn outputs<E: AttentionElement>() -> Vec<Vec<f32>> {
-        let (queries, others) = (vec![E::from_f32(f32::NAN); 8], operands::<E>(8 * 40, 1));
-        let attention = Attention {
-            queries: Heads { values: &queries, rows: 1, stride: 8 },
-            keys: Heads { values: &others, rows: 40, stride: 8 },
-            values: Heads { values: &others, rows: 40, stride: 8 },
-            batch: 1,
-            heads: 1,
-            width: 8,
-            scale: 1.0,
-        };
-        let of = |set| {
-            let mut out = vec![0.0f32; 8];
-            attention.run(set, &OneThread, &mut out);
-            out
-        };
-        sets().map(of).collect()
-    }
-    for out in outputs::<f32>().into_iter().chain(outputs::<bf16>()) {
-        assert!(out.iter().all(|x| x.is_nan()), "{out:?}");
-    }
-}
-
 #[test]
 fn group_norms() {
     let (batch, height, width, groups) = (2, 11, 13, 4);
@@ -386,15 +296,4 @@ fn operands_have_a_border_and_a_padding() {
             assert_eq!(pixel, wanted, "{n} {y} {x}");
         }
     }
-}
-
-#[test]
-fn bf16_is_rounded_as_half_rounds_it() {
-    let special = [0.0, -0.0, 1.0, f32::INFINITY, f32::NEG_INFINITY, f32::MAX, 1e-40, 1.003_906_2, 1.011_718_8];
-    for value in special.into_iter().chain(numbers(1000, 1)) {
-        assert_eq!(<bf16 as Number>::from_f32(value), bf16::from_f32(value), "{value}");
-    }
-    assert!(<bf16 as Number>::from_f32(f32::NAN).is_nan());
-    // All bits of the part that is cut off, and of an exponent that a carry would leave.
-    assert!(<bf16 as Number>::from_f32(f32::from_bits(0x7fff_ffff)).is_nan());
 }

@@ -17,16 +17,16 @@ impl Accumulator {
 
     /// Half of a row.
     #[inline(always)]
-    pub fn lane(&self, row: usize, half: usize) -> Lane {
-        Lane::read(&self.0[row][half * LANES..(half + 1) * LANES])
+    pub fn lane<L: Lane>(&self, row: usize, half: usize) -> L {
+        L::read(&self.0[row][half * LANES..(half + 1) * LANES])
     }
 
     /// Multiplies every row.
     #[inline(always)]
-    pub fn rescale(&mut self, factors: &[Lane; HALVES]) {
+    pub fn rescale<L: Lane>(&mut self, factors: &[L; HALVES]) {
         for row in &mut self.0 {
-            for (row, factors) in row.chunks_exact_mut(LANES).zip(factors) {
-                Lane::read(row).times_each(factors).write(row);
+            for (row, factor) in row.chunks_exact_mut(LANES).zip(factors) {
+                L::read(row).times(*factor).write(row);
             }
         }
     }
@@ -56,9 +56,28 @@ pub struct Block<'a, E> {
 }
 
 impl<E: Number> Block<'_, E> {
+    /// The values that a row reaches over.
+    fn reach(&self) -> usize {
+        self.taps.iter().max().copied().unwrap_or(0) + self.depth
+    }
+
+    /// The rows of each group that can be read: all 16 wherever the left operand goes on, so that AMX, for which fewer rows
+    /// save nothing, is seldom configured again. A group without rows is not read at all.
+    #[cfg(target_arch = "x86_64")]
+    pub fn readable_rows(&self) -> [usize; 2] {
+        let reach = self.reach();
+        let mut readable = [GROUP_ROWS; 2];
+        for ((readable, rows), start) in readable.iter_mut().zip(self.rows).zip(self.starts) {
+            if rows > 0 && start + (GROUP_ROWS - 1) * self.stride + reach > self.left.len() {
+                *readable = rows;
+            }
+        }
+        readable
+    }
+
     /// Panics if the product would read beyond an operand.
     pub fn check(&self) {
-        let furthest = self.taps.iter().max().copied().unwrap_or(0) + self.depth;
+        let furthest = self.reach();
         for (start, rows) in self.starts.into_iter().zip(self.rows) {
             assert!(rows <= GROUP_ROWS);
             assert!(rows == 0 || start + (rows - 1) * self.stride + furthest <= self.left.len());

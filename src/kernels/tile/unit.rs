@@ -16,8 +16,6 @@ use super::portable;
 use super::registers;
 use crate::kernels::instruction_set::InstructionSet;
 use crate::kernels::number::Number;
-#[cfg(target_arch = "x86_64")]
-use crate::kernels::tile_size::GROUP_ROWS;
 
 /// A type of numbers that there are products for.
 pub trait Element: Number {
@@ -88,8 +86,7 @@ impl TileUnit {
         block.check();
         #[cfg(target_arch = "x86_64")]
         if self.set == InstructionSet::Amx {
-            // A group without rows is not touched.
-            let rows = block.rows.map(|rows| if rows == 0 { GROUP_ROWS } else { rows });
+            let rows = block.readable_rows();
             if self.configured != Some(rows) {
                 // SAFETY: `new` checked that the processor has the instructions.
                 unsafe { amx::configure(rows) };

@@ -4,10 +4,10 @@ use half::bf16;
 use ort::operator::{ComputeContext, KernelContext, OperatorInput, OperatorOutput};
 use ort::value::{PrimitiveTensorElementType, TensorElementType, ValueRef};
 
-use crate::kernels::{Activation, AttentionElement, OwnOperator, Threads};
+use crate::kernels::{Activation, Element, OwnOperator, Threads};
 
 /// An element type that tensors of ONNX Runtime have as well.
-pub trait Stored: AttentionElement + PrimitiveTensorElementType {
+pub trait Stored: Element + PrimitiveTensorElementType {
     /// The type of such tensors.
     const STORED: TensorElementType;
 }
