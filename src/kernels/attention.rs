@@ -204,7 +204,9 @@ impl<E: Element, O: Number> Work for Task<'_, '_, E, O> {
         let is_near = self.pack_queries::<L>(queries);
         let mut softmax = Softmax::<L>::new(self.scale());
         let mut sums = vec![Accumulator::new(); value_rows.div_ceil(ROWS)];
-        let mut scores = vec![Accumulator::new(); KEYS.min(self.attention.keys.rows).div_ceil(ROWS)];
+        // Those of a block and of the one before, or of all keys of which the largest is looked for.
+        let blocks = if is_near { 2 } else { KEYS.min(self.attention.keys.rows).div_ceil(ROWS) };
+        let mut scores = vec![Accumulator::new(); blocks];
         let mut tiles = TileUnit::new::<E>(self.set);
         for from in (0..self.attention.keys.rows).step_by(KEYS) {
             let count = KEYS.min(self.attention.keys.rows - from);
@@ -245,12 +247,19 @@ impl<E: Element, O: Number> Task<'_, '_, E, O> {
     #[inline(always)]
     fn pack_queries<L: Lane>(&self, panel: &mut [E]) -> bool {
         let ((first, count), (batch, head)) = (self.queries(), self.batch_and_head());
-        panel.fill(E::default());
+        let width = self.attention.width;
+        let whole = width / E::GROUP * E::GROUP;
+        panel[if count < COLUMNS { 0 } else { whole * COLUMNS }..].fill(E::default());
         let mut norm = 0.0;
         for query in 0..count {
-            let row = self.attention.queries.row(batch, first + query, head, self.attention.width);
-            for (at, value) in row.iter().enumerate() {
-                panel[(at / E::GROUP * COLUMNS + query) * E::GROUP + at % E::GROUP] = *value;
+            let row = self.attention.queries.row(batch, first + query, head, width);
+            for (group, values) in panel.chunks_exact_mut(E::GROUP * COLUMNS).zip(row.chunks_exact(E::GROUP)) {
+                for (to, value) in group[query * E::GROUP..][..E::GROUP].iter_mut().zip(values) {
+                    *to = *value;
+                }
+            }
+            for (at, value) in row[whole..].iter().enumerate() {
+                panel[whole * COLUMNS + query * E::GROUP + at] = *value;
             }
             norm = larger_or_nan(norm, square::<L, E>(row));
         }
@@ -284,13 +293,18 @@ impl<E: Element, O: Number> Task<'_, '_, E, O> {
                 depth: key_width,
                 panel: queries,
             };
-            E::multiply(tiles, &block, false, &mut scores[number]);
+            let at = number % scores.len();
+            E::multiply(tiles, &block, false, &mut scores[at]);
             if is_near && number > 0 {
-                softmax.weigh::<E, true>(&scores[number - 1], ROWS, &mut weights[part(number - 1)]);
+                softmax.weigh::<E, true>(&scores[1 - at], ROWS, &mut weights[part(number - 1)]);
             }
         }
         if is_near {
-            softmax.weigh::<E, true>(&scores[blocks - 1], keys_of(blocks - 1), &mut weights[part(blocks - 1)]);
+            softmax.weigh::<E, true>(
+                &scores[(blocks - 1) % scores.len()],
+                keys_of(blocks - 1),
+                &mut weights[part(blocks - 1)],
+            );
             return None;
         }
         let rescale = softmax.raise::<E>(scores, count);
@@ -331,18 +345,22 @@ impl<E: Element, O: Number> Task<'_, '_, E, O> {
         let ((first, count), (batch, head)) = (self.queries(), self.batch_and_head());
         let Attention { queries, heads, width, .. } = *self.attention;
         let totals = softmax.totals().map(L::values);
-        for query in 0..count {
-            let inverse = L::all(1.0 / totals[query / LANES][query % LANES]);
-            let start = ((batch * queries.rows + first + query) * heads + head) * width;
-            // SAFETY: these queries of this head are this task's.
-            let out = unsafe { self.out.range(start, width) };
-            for (number, out) in out.chunks_mut(LANES).enumerate() {
-                let mut values = [0.0; LANES];
-                for (at, value) in values[..out.len()].iter_mut().enumerate() {
-                    let row = number * LANES + at;
-                    *value = sums[row / ROWS].0[row % ROWS][query];
+        for (number, sums) in sums.iter().flat_map(|sums| sums.0.as_chunks::<LANES>().0).enumerate() {
+            let at = number * LANES;
+            if at >= width {
+                break;
+            }
+            let mut by_query = [[0.0; LANES]; COLUMNS];
+            for (row, sums) in sums.iter().enumerate() {
+                for (values, sum) in by_query.iter_mut().zip(sums) {
+                    values[row] = *sum;
                 }
-                L::of(values).times(inverse).write(out);
+            }
+            for (query, values) in by_query[..count].iter().enumerate() {
+                let inverse = L::all(1.0 / totals[query / LANES][query % LANES]);
+                let start = ((batch * queries.rows + first + query) * heads + head) * width + at;
+                // SAFETY: these queries of this head are this task's.
+                L::of(*values).times(inverse).write(unsafe { self.out.range(start, LANES.min(width - at)) });
             }
         }
     }

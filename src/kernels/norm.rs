@@ -1,14 +1,50 @@
 //! Normalizations: by groups of an image's channels, and by rows.
 
-use super::functions::{Activation, activate};
+use std::ops::Range;
+
+use super::functions::Activation;
 use super::instruction_set::{InstructionSet, Work, vectorized};
 use super::lane::Lane;
 use super::number::Number;
 use super::threads::{Parts, Threads};
+use super::tile_size::LANES;
 
 /// Pixels whose sums are float32. Each such strip has a mean and a variance of its own, which are joined in float64, in
 /// their order.
 const STRIP: usize = 64;
+/// Pixels whose strips one task joins.
+const SPAN: usize = 16 * STRIP;
+/// Lanes of channels that are summed at a time: those of a strip stay in the first cache.
+const AT_ONCE: usize = 4;
+
+/// The means of some pixels' channels, and the sums of squared differences from them.
+#[derive(Debug, Clone)]
+struct Moments {
+    count: f64,
+    means: Vec<f64>,
+    squares: Vec<f64>,
+}
+
+impl Moments {
+    fn new(channels: usize) -> Self {
+        Self { count: 0.0, means: vec![0.0; channels], squares: vec![0.0; channels] }
+    }
+
+    /// Joins those of `count` other pixels, of the channels `first` on (Chan, Golub and LeVeque 1979). The number of pixels is
+    /// left to the caller.
+    #[inline(always)]
+    fn join<'m>(&mut self, first: usize, count: f64, others: impl Iterator<Item = (&'m f64, &'m f64)>) {
+        let of_all = count / (self.count + count);
+        let both = self.count * of_all;
+        for ((mean, squares), (other, others)) in
+            self.means[first..].iter_mut().zip(&mut self.squares[first..]).zip(others)
+        {
+            let delta = other - *mean;
+            *mean += delta * of_all;
+            *squares += others + delta * delta * both;
+        }
+    }
+}
 
 /// Group normalization of images `[batch, height, width, channels]`, of which the channels may come from two images side
 /// by side.
@@ -46,18 +82,15 @@ impl GroupNorm<'_> {
     /// # Panics
     /// If an operand is shorter than its shape says.
     pub fn run<O: Number>(&self, set: InstructionSet, threads: &dyn Threads, out: &mut [O]) {
-        let channels = self.channels();
-        let pixels = self.height * self.width;
-        let strips = pixels.div_ceil(STRIP);
-        let mut found = vec![0.0f64; self.batch * strips * 2 * channels];
+        let spans = (self.height * self.width).div_ceil(SPAN);
+        let mut found = vec![Moments::new(0); self.batch * spans];
         let parts = Parts::new(&mut found);
-        threads.each(self.batch * strips, &|strip| {
-            // SAFETY: each strip has its own part.
-            let found = unsafe { parts.range(strip * 2 * channels, 2 * channels) };
-            vectorized(set, Sums { norm: self, image: strip / strips, from: strip % strips * STRIP, found });
+        threads.each(self.batch * spans, &|span| {
+            // SAFETY: each span has its own.
+            let found = unsafe { parts.range(span, 1) };
+            vectorized(set, Sums { norm: self, image: span / spans, from: span % spans * SPAN, found: &mut found[0] });
         });
-        let affine: Vec<(Vec<f32>, Vec<f32>)> =
-            found.chunks_exact((strips * 2 * channels).max(1)).map(|found| self.affine(found, pixels)).collect();
+        let affine: Vec<Affine> = found.chunks_exact(spans.max(1)).map(|found| self.affine(found)).collect();
         let out = Parts::new(out);
         threads.each(self.batch * self.height, &|line| {
             let affine = &affine[line / self.height];
@@ -65,42 +98,46 @@ impl GroupNorm<'_> {
         });
     }
 
-    /// Joins the sums of the strips and returns the factor and the offset of each channel.
-    fn affine(&self, found: &[f64], pixels: usize) -> (Vec<f32>, Vec<f32>) {
+    /// Joins the moments of an image's pixels and returns the factor and the offset of each channel.
+    fn affine(&self, found: &[Moments]) -> Affine {
         let channels = self.channels();
+        let mut all = Moments::new(channels);
+        for found in found {
+            all.join(0, found.count, found.means.iter().zip(&found.squares));
+            all.count += found.count;
+        }
         let per_group = channels / self.groups;
-        let (mut factors, mut offsets) = (vec![0.0; channels], vec![0.0; channels]);
+        let mut affine = Affine { factors: vec![0.0; channels], offsets: vec![0.0; channels] };
         for group in 0..self.groups {
             let of = group * per_group..(group + 1) * per_group;
-            let (mut count, mut mean, mut squares) = (0.0, 0.0, 0.0);
-            for (strip, found) in found.chunks_exact(2 * channels).enumerate() {
-                let here = STRIP.min(pixels - strip * STRIP) as f64;
-                for channel in of.clone() {
-                    // Chan, Golub and LeVeque 1979.
-                    let (its_mean, its_squares) = (found[channel], found[channels + channel]);
-                    let (delta, all) = (its_mean - mean, count + here);
-                    mean += delta * here / all;
-                    squares += its_squares + delta * delta * count * here / all;
-                    count = all;
-                }
+            let mut joined = Moments::new(1);
+            for channel in of.clone() {
+                joined.join(0, all.count, [(&all.means[channel], &all.squares[channel])].into_iter());
+                joined.count += all.count;
             }
-            let inverse = 1.0 / (squares / count + f64::from(self.epsilon)).sqrt();
+            let inverse = 1.0 / (joined.squares[0] / joined.count + f64::from(self.epsilon)).sqrt();
             for channel in of {
                 let factor = f64::from(self.scale[channel]) * inverse;
-                factors[channel] = factor as f32;
-                offsets[channel] = (f64::from(self.shift[channel]) - mean * factor) as f32;
+                affine.factors[channel] = factor as f32;
+                affine.offsets[channel] = (f64::from(self.shift[channel]) - joined.means[0] * factor) as f32;
             }
         }
-        (factors, offsets)
+        affine
     }
 }
 
-/// The mean of each channel of a strip, and the sum of squared differences from it.
+/// A factor and an offset for each channel.
+struct Affine {
+    factors: Vec<f32>,
+    offsets: Vec<f32>,
+}
+
+/// The moments of a span of pixels.
 struct Sums<'t, 'a> {
     norm: &'t GroupNorm<'a>,
     image: usize,
     from: usize,
-    found: &'t mut [f64],
+    found: &'t mut Moments,
 }
 
 impl Work for Sums<'_, '_> {
@@ -108,28 +145,61 @@ impl Work for Sums<'_, '_> {
     fn run<L: Lane>(self) {
         let Self { norm, image, from, found } = self;
         let pixels = norm.height * norm.width;
-        let count = STRIP.min(pixels - from);
-        let (means, squares) = found.split_at_mut(norm.channels());
-        let mut at = 0;
-        for (values, channels) in norm.images.into_iter().filter(|(_, channels)| *channels > 0) {
-            let strip = &values[(image * pixels + from) * channels..][..count * channels];
-            let mut sums = vec![0.0f32; channels];
-            for pixel in strip.chunks_exact(channels) {
-                sums.iter_mut().zip(pixel).for_each(|(sum, x)| *sum += x);
-            }
-            let inverse = 1.0 / count as f32;
-            sums.iter_mut().for_each(|sum| *sum *= inverse);
-            let mut differences = vec![0.0f32; channels];
-            for pixel in strip.chunks_exact(channels) {
-                for ((sum, x), mean) in differences.iter_mut().zip(pixel).zip(&sums) {
-                    *sum = (x - mean).mul_add(x - mean, *sum);
+        *found = Moments::new(norm.channels());
+        for from in (from..pixels.min(from + SPAN)).step_by(STRIP) {
+            let count = STRIP.min(pixels - from);
+            let mut at = 0;
+            for (values, channels) in norm.images.into_iter().filter(|(_, channels)| *channels > 0) {
+                let strip = &values[(image * pixels + from) * channels..][..count * channels];
+                let mut first = 0;
+                while first < channels {
+                    let lanes = if channels - first >= AT_ONCE * LANES { AT_ONCE } else { 1 };
+                    let here = (lanes * LANES).min(channels - first);
+                    let (mut means, mut squares) = ([0.0; AT_ONCE * LANES], [0.0; AT_ONCE * LANES]);
+                    if lanes == AT_ONCE {
+                        sum_strip::<L, AT_ONCE>(strip, channels, first..first + here, &mut means, &mut squares);
+                    } else {
+                        sum_strip::<L, 1>(strip, channels, first..first + here, &mut means, &mut squares);
+                    }
+                    found.join(at + first, count as f64, means[..here].iter().zip(&squares[..here]));
+                    first += here;
                 }
+                at += channels;
             }
-            for channel in 0..channels {
-                means[at + channel] = f64::from(sums[channel]);
-                squares[at + channel] = f64::from(differences[channel]);
-            }
-            at += channels;
+            found.count += count as f64;
+        }
+    }
+}
+
+/// The means of some channels of a strip, and the sums of squared differences from them. Sums are of differences from the
+/// first pixel, so that a mean that is large beside them costs no digits.
+#[inline(always)]
+fn sum_strip<L: Lane, const N: usize>(
+    strip: &[f32],
+    channels: usize,
+    of: Range<usize>,
+    means: &mut [f64; AT_ONCE * LANES],
+    squares: &mut [f64; AT_ONCE * LANES],
+) {
+    let part = |number: usize| of.start + number * LANES..of.end.min(of.start + (number + 1) * LANES);
+    let (mut begins, mut sums, mut of_squares) = ([L::zero(); N], [L::zero(); N], [L::zero(); N]);
+    for (number, begin) in begins.iter_mut().enumerate() {
+        *begin = L::read(&strip[part(number)]);
+    }
+    for pixel in strip.chunks_exact(channels) {
+        for number in 0..N {
+            let difference = L::read(&pixel[part(number)]).minus(begins[number]);
+            sums[number] = sums[number].plus(difference);
+            of_squares[number] = of_squares[number].plus_times(difference, difference);
+        }
+    }
+    let count = (strip.len() / channels) as f64;
+    for number in 0..N {
+        let (begin, sum, square) = (begins[number].values(), sums[number].values(), of_squares[number].values());
+        for at in 0..LANES {
+            let sum = f64::from(sum[at]);
+            means[number * LANES + at] = f64::from(begin[at]) + sum / count;
+            squares[number * LANES + at] = (f64::from(square[at]) - sum * sum / count).max(0.0);
         }
     }
 }
@@ -138,14 +208,14 @@ impl Work for Sums<'_, '_> {
 struct Line<'t, 'a, O> {
     norm: &'t GroupNorm<'a>,
     line: usize,
-    affine: &'t (Vec<f32>, Vec<f32>),
+    affine: &'t Affine,
     out: &'t Parts<'t, O>,
 }
 
 impl<O: Number> Work for Line<'_, '_, O> {
     #[inline(always)]
     fn run<L: Lane>(self) {
-        let Self { norm, line, affine: (factors, offsets), out } = self;
+        let Self { norm, line, affine, out } = self;
         let (height, width, all) = (norm.height, norm.width, norm.channels());
         let border = usize::from(norm.has_border);
         let (image, y) = (line / height, line % height);
@@ -163,20 +233,20 @@ impl<O: Number> Work for Line<'_, '_, O> {
         };
         whole[..border * all].fill(O::default());
         whole[(width + border) * all..].fill(O::default());
-        let mut row = vec![0.0f32; all];
-        for x in 0..width {
+        for (x, out) in whole[border * all..(width + border) * all].chunks_exact_mut(all).enumerate() {
             let pixel = line * width + x;
             let mut at = 0;
             for (values, channels) in norm.images {
-                row[at..at + channels].copy_from_slice(&values[pixel * channels..][..channels]);
+                let values = &values[pixel * channels..][..channels];
+                let (factors, offsets) = (&affine.factors[at..at + channels], &affine.offsets[at..at + channels]);
+                for (number, out) in out[at..at + channels].chunks_mut(LANES).enumerate() {
+                    let part = number * LANES..channels.min((number + 1) * LANES);
+                    let offset = L::read(&offsets[part.clone()]);
+                    let made = offset.plus_times(L::read(&values[part.clone()]), L::read(&factors[part]));
+                    made.activated(norm.activation).write(out);
+                }
                 at += channels;
             }
-            for ((x, factor), offset) in row.iter_mut().zip(factors).zip(offsets) {
-                *x = x.mul_add(*factor, *offset);
-            }
-            activate(norm.activation, &mut row);
-            let to = &mut whole[(x + border) * all..][..all];
-            to.iter_mut().zip(&row).for_each(|(to, x)| *to = O::from_f32(*x));
         }
     }
 }
