@@ -49,9 +49,9 @@ impl Moments {
 /// Group normalization of images `[batch, height, width, channels]`, of which the channels may come from two images side
 /// by side.
 #[derive(Debug, Clone, Copy)]
-pub struct GroupNorm<'a> {
+pub struct GroupNorm<'a, E> {
     /// One or two images with their channels. The second may be empty.
-    pub images: [(&'a [f32], usize); 2],
+    pub images: [(&'a [E], usize); 2],
     /// The batch size.
     pub batch: usize,
     /// The height in pixels.
@@ -72,7 +72,7 @@ pub struct GroupNorm<'a> {
     pub has_border: bool,
 }
 
-impl GroupNorm<'_> {
+impl<E: Number> GroupNorm<'_, E> {
     fn channels(&self) -> usize {
         self.images[0].1 + self.images[1].1
     }
@@ -133,14 +133,14 @@ struct Affine {
 }
 
 /// The moments of a span of pixels.
-struct Sums<'t, 'a> {
-    norm: &'t GroupNorm<'a>,
+struct Sums<'t, 'a, E> {
+    norm: &'t GroupNorm<'a, E>,
     image: usize,
     from: usize,
     found: &'t mut Moments,
 }
 
-impl Work for Sums<'_, '_> {
+impl<E: Number> Work for Sums<'_, '_, E> {
     #[inline(always)]
     fn run<L: Lane>(self) {
         let Self { norm, image, from, found } = self;
@@ -157,9 +157,9 @@ impl Work for Sums<'_, '_> {
                     let here = (lanes * LANES).min(channels - first);
                     let (mut means, mut squares) = ([0.0; AT_ONCE * LANES], [0.0; AT_ONCE * LANES]);
                     if lanes == AT_ONCE {
-                        sum_strip::<L, AT_ONCE>(strip, channels, first..first + here, &mut means, &mut squares);
+                        sum_strip::<L, E, AT_ONCE>(strip, channels, first..first + here, &mut means, &mut squares);
                     } else {
-                        sum_strip::<L, 1>(strip, channels, first..first + here, &mut means, &mut squares);
+                        sum_strip::<L, E, 1>(strip, channels, first..first + here, &mut means, &mut squares);
                     }
                     found.join(at + first, count as f64, means[..here].iter().zip(&squares[..here]));
                     first += here;
@@ -174,8 +174,8 @@ impl Work for Sums<'_, '_> {
 /// The means of some channels of a strip, and the sums of squared differences from them. Sums are of differences from the
 /// first pixel, so that a mean that is large beside them costs no digits.
 #[inline(always)]
-fn sum_strip<L: Lane, const N: usize>(
-    strip: &[f32],
+fn sum_strip<L: Lane, E: Number, const N: usize>(
+    strip: &[E],
     channels: usize,
     of: Range<usize>,
     means: &mut [f64; AT_ONCE * LANES],
@@ -205,14 +205,14 @@ fn sum_strip<L: Lane, const N: usize>(
 }
 
 /// A line of the result.
-struct Line<'t, 'a, O> {
-    norm: &'t GroupNorm<'a>,
+struct Line<'t, 'a, E, O> {
+    norm: &'t GroupNorm<'a, E>,
     line: usize,
     affine: &'t Affine,
     out: &'t Parts<'t, O>,
 }
 
-impl<O: Number> Work for Line<'_, '_, O> {
+impl<E: Number, O: Number> Work for Line<'_, '_, E, O> {
     #[inline(always)]
     fn run<L: Lane>(self) {
         let Self { norm, line, affine, out } = self;

@@ -8,6 +8,7 @@
 //! | `Attention` | queries, keys, values `[batch, rows, heads · width]` | `heads`, `scale` | as the queries |
 //! | `Operand` | rows or an image | `border`, `width` | the same in the operands' type |
 //!
+//! The types in a name are those of what is multiplied, or normalized by groups, and of the output; all else is float32.
 //! Images are `[batch, height, width, channels]`. A `Product` whose `kernel` is 3 reads an image with a border of one pixel;
 //! `offset` is the first pixel of the first window, `upsample` doubles the image before, `tile` is the side of the tiles of [minimal filtering](super::Filtering), or 0. `gated` products have half of
 //! their columns. `width` of an `Operand` pads the last axis with zeros.

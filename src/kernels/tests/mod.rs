@@ -213,7 +213,10 @@ fn group_norms() {
     let (batch, height, width, groups) = (2, 11, 13, 4);
     let (first, second) = (numbers(batch * height * width * 12, 1), numbers(batch * height * width * 8, 2));
     // A mean that is large beside the deviation.
-    let first: Vec<f32> = first.iter().map(|x| x + 50.0).collect();
+    let rounded = |values: Vec<f32>| values.into_iter().map(bf16::from_f32).collect::<Vec<_>>();
+    let (first16, second16) = (rounded(first.iter().map(|x| x + 50.0).collect()), rounded(second));
+    let [first, second]: [Vec<f32>; 2] =
+        [&first16, &second16].map(|values| values.iter().map(|x| f32::from(*x)).collect());
     let (scale, shift) = (numbers(20, 3), numbers(20, 4));
     let pixel = |n: usize, at: usize, channel: usize| {
         let place = n * height * width + at;
@@ -248,6 +251,10 @@ fn group_norms() {
         };
         // Of the numbers near 50 float32 keeps only 4e-6.
         everywhere::<f32>("group norm", 1e-5, &wanted, |set, threads, out| norm.run(set, threads, out));
+        let GroupNorm { scale, shift, activation, epsilon, .. } = norm;
+        let images = [(&first16[..], 12), (&second16[..], 8)];
+        let norm = GroupNorm { images, batch, height, width, groups, epsilon, scale, shift, activation, has_border };
+        everywhere::<bf16>("group norm", 1e-5, &wanted, |set, threads, out| norm.run(set, threads, out));
     }
 }
 

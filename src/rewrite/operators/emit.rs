@@ -138,7 +138,25 @@ impl<'s, 'w, 'p> Emitter<'s, 'w, 'p> {
                 wants
             }
             Fused::Attention(_) => vec![Some(self.attention_operand())],
-            Fused::GroupNorm(_) | Fused::RowNorm(_) => vec![None],
+            Fused::GroupNorm(_) => vec![self.is_rounded_for_norm(name).then(|| self.rounded_image())],
+            Fused::RowNorm(_) => vec![None],
+        }
+    }
+
+    /// An image in the operands' type.
+    fn rounded_image(&self) -> TensorForm {
+        TensorForm::Operand { is_image: true, operands: self.choice.operands, has_border: false, is_padded: false }
+    }
+
+    /// True for an image that may be rounded although it is normalized next: the result of a product that is not added to
+    /// anything, so that its rounding is in the numbers of one block only.
+    fn is_rounded_for_norm(&self, name: &str) -> bool {
+        let maker = self.site.source.maker_index(name).and_then(|at| self.group_of.get(&at));
+        match maker.map(|&number| &self.groups[number].fused) {
+            Some(Fused::Product(product)) => {
+                product.residual.is_none() && product.is_image && self.operands_of(product) == OperandType::Bf16
+            }
+            _ => false,
         }
     }
 
@@ -283,7 +301,11 @@ impl<'s, 'w, 'p> Emitter<'s, 'w, 'p> {
     }
 
     fn group_norm(&mut self, norm: &FusedGroupNorm<'s>, form: TensorForm, results: OperandType) -> NodeProto {
-        let image = self.forms.form(norm.input, TensorForm::Image);
+        let (read, operands) = match self.forms.base(norm.input).form {
+            form if form == self.rounded_image() => (form, operands_in(form)),
+            _ => (TensorForm::Image, OperandType::Float32),
+        };
+        let image = self.forms.form(norm.input, read);
         let has_border = matches!(form, TensorForm::Operand { has_border: true, .. });
         let attributes = vec![
             int("groups", norm.groups as i64),
@@ -291,7 +313,7 @@ impl<'s, 'w, 'p> Emitter<'s, 'w, 'p> {
             text("activation", norm.activation.name()),
             int("border", i64::from(has_border)),
         ];
-        own_node(OwnOperator::GroupNorm, results, results, &[&image, "", norm.scale, norm.shift], "", attributes)
+        own_node(OwnOperator::GroupNorm, operands, results, &[&image, "", norm.scale, norm.shift], "", attributes)
     }
 
     fn row_norm(&mut self, norm: &FusedRowNorm<'s>, results: OperandType) -> NodeProto {

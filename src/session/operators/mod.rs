@@ -23,7 +23,8 @@ pub(super) fn domain(threads: usize) -> ort::Result<OperatorDomain> {
     let domain = OperatorDomain::new(DOMAIN)?;
     let domain = add::<f32, f32>(domain, threads)?;
     let domain = add::<bf16, f32>(domain, threads)?;
-    add::<bf16, bf16>(domain, threads)
+    let domain = add::<bf16, bf16>(domain, threads)?;
+    domain.add(Own::<GroupNormKernel, f32, bf16>::new(threads))
 }
 
 fn add<E: Stored, O: Stored>(domain: OperatorDomain, threads: usize) -> ort::Result<OperatorDomain> {

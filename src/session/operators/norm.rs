@@ -17,7 +17,7 @@ impl Compute for GroupNormKernel {
     const OPERATOR: OwnOperator = OwnOperator::GroupNorm;
 
     fn inputs<E: Stored>() -> Vec<OperatorInput> {
-        vec![FLOAT, OPTIONAL, FLOAT, FLOAT]
+        vec![OperatorInput::required(E::STORED), OperatorInput::optional(E::STORED), FLOAT, FLOAT]
     }
 
     fn read(node: &KernelContext<'_>) -> ort::Result<Self> {
@@ -31,9 +31,9 @@ impl Compute for GroupNormKernel {
 
     fn compute<E: Stored, O: Stored>(&self, call: &Call<'_>) -> ort::Result<()> {
         let (first, second) = (needed(call.value(0)?, "the image")?, call.value(1)?);
-        let (lengths, first) = values::<f32>(&first)?;
+        let (lengths, first) = values::<E>(&first)?;
         let &[batch, height, width, channels] = lengths.as_slice() else { return check(false, "the image") };
-        let second = floats(&second)?.unwrap_or_default();
+        let second = second.as_ref().map(values::<E>).transpose()?.map(|(_, values)| values).unwrap_or_default();
         let pixels = batch * height * width;
         check(second.len().is_multiple_of(pixels.max(1)), "the second image")?;
         let more = second.len() / pixels.max(1);
