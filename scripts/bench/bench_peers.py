@@ -259,17 +259,29 @@ class Torch:
         from diffusers import AutoencoderKL, UNet2DConditionModel
 
         if part == "unet":
-            unet = UNet2DConditionModel.from_pretrained(self.model, subfolder="unet").eval()
+            unet = self.typed(UNet2DConditionModel.from_pretrained(self.model, subfolder="unet").eval())
             call = lambda g: unet(g["sample"], g["timestep"], g["encoder_hidden_states"]).sample
         else:
-            vae = AutoencoderKL.from_pretrained(self.model, subfolder="vae").eval()
+            vae = self.typed(AutoencoderKL.from_pretrained(self.model, subfolder="vae").eval())
             call = lambda g: vae.decode(g["latent_sample"]).sample
 
         def run(given):
             with torch.inference_mode():
-                return call({k: torch.from_numpy(v) for k, v in given.items()}).numpy()
+                return call({k: self.typed(torch.from_numpy(v)) for k, v in given.items()}).numpy()
 
         return run
+
+    def typed(self, values):
+        return values
+
+
+class TorchFloat64(Torch):
+    """In float64, as a reference for the errors of the others."""
+
+    precision = "float64"
+
+    def typed(self, values):
+        return values.double()
 
 
 def flops(job):

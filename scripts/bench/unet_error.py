@@ -1,13 +1,14 @@
-"""Measures the numerical error of a model in each precision, against ONNX Runtime in float32: of one guided evaluation of the
-UNet, of the latents at every step, and of a decoding.
+"""Measures the numerical error of a model in each precision, against ONNX Runtime in float32 or torch in float64: of one
+guided evaluation of the UNet, of the latents at every step, and of a decoding.
 
     cargo build --release
     python scripts/bench/unet_error.py                        # sd15 at 512x512, 20 guided Euler steps: half an hour
     python scripts/bench/unet_error.py --steps 0              # one evaluation only
+    python scripts/bench/unet_error.py --reference float64 --every 20   # whose rounding it is: ONNX Runtime is a row too
     python scripts/bench/unet_error.py --model tiny --json errors.json
 
 Engines are those of scripts/bench/bench.py that have a precision of their own: ours, ours-bf16, openvino, openvino-float32. ort is the
-reference; what it computes stays in --work and is used again. The models are those of bench.py too.
+reference, or with `--reference float64` torch; what it computes stays in --work and is used again. The models are those of bench.py too.
 
 Every engine starts from the same noise. The evaluation is at timestep 501. A program of ours gives latents only, so both rows of
 its evaluation are computed from two runs of one step, of guidance 2 and 3; the row "ort, from latents" is the reference through
@@ -59,10 +60,11 @@ def psnr(found, reference):
 
 
 class Peer:
-    """ONNX Runtime or OpenVINO, a graph at a time."""
+    """ONNX Runtime, OpenVINO or torch, a graph at a time."""
 
     def __init__(self, name, job):
-        self.engine, self.job, self.shapes = bench_peers.BARE[name], job, bench_peers.sizes(job)
+        engines = {**bench_peers.BARE, "float64": bench_peers.TorchFloat64}
+        self.engine, self.job, self.shapes = engines[name], job, bench_peers.sizes(job)
 
     def call(self, part, given):
         """The output for each of the inputs in `given`."""
@@ -162,13 +164,13 @@ class Errors:
         np.save(path, self.noise)
         self.runs = Engines(args, work, self.model, size, path)
         self.level = sigma(self.model)
-        self.kept = os.path.join(self.files, f"reference-{args.model}-{size}-{args.steps}.npz")
+        self.kept = os.path.join(self.files, f"reference-{args.reference}-{args.model}-{size}-{args.steps}.npz")
 
     def reference(self):
         if not os.path.exists(self.kept):
             say("reference")
-            peer = Peer("ort", self.job)
-            states = peer.call("text_encoder", [{"input_ids": bench_peers.tokens(self.job)}])[0]
+            states = Peer("ort", self.job).call("text_encoder", [{"input_ids": bench_peers.tokens(self.job)}])[0]
+            peer = Peer(self.args.reference, self.job)
             evaluation, steps = peer.denoise(states, self.noise)
             latents = steps[-1] if steps else self.noise * VAE_SCALE
             decoded = peer.call("vae_decoder", [{"latent_sample": latents / VAE_SCALE}])[0]
@@ -206,16 +208,16 @@ class Errors:
     def measure(self):
         known, out = self.reference(), {}
         floor = through_latents(known["evaluation"], self.noise, self.level)
-        out["ort, from latents"] = {"precision": "float32", "evaluation": error(floor, known["evaluation"]), "steps": {}}
+        out[f"{self.args.reference}, from latents"] = {"precision": "float32", "evaluation": error(floor, known["evaluation"]), "steps": {}}
         present, absent = self.runs.there()
         for name in present:
-            if name in self.runs.ours or name.startswith("openvino"):
+            if name != self.args.reference and (name in self.runs.ours or name in bench_peers.BARE):
                 say(name)
                 try:
                     out[name] = self.ours(name, known) if name in self.runs.ours else self.peer(name, known)
                 except bench_process.Failed as e:
                     absent[name] = str(e)
-        return {"heading": bench_process.instruction_sets(), "job": self.job, "engines": out, "absent": absent}
+        return {"heading": bench_process.instruction_sets(), "job": self.job, "reference": self.args.reference, "engines": out, "absent": absent}
 
 
 def report(raw):
@@ -230,7 +232,8 @@ def report(raw):
     head = ["engine", "precision", "evaluation, relative L2", "largest", f"latents after {steps} steps, relative L2", "largest"]
     head += ["decoding, relative L2", "largest", "its 8-bit pixels, relative L2", "largest", "PSNR, dB"]
     size = raw["job"]["size"]
-    text = f"Against ONNX Runtime in float32, {size}×{size}. Instruction sets: {' '.join(raw['heading'])}.\n\n" + table(head, rows)
+    reference = {"ort": "ONNX Runtime in float32", "float64": "torch in float64"}[raw["reference"]]
+    text = f"Against {reference}, {size}×{size}. Instruction sets: {' '.join(raw['heading'])}.\n\n" + table(head, rows)
     engines = [n for n, e in raw["engines"].items() if e["steps"]]
     if engines:
         told = sorted({at for n in engines for at in raw["engines"][n]["steps"]})
@@ -247,6 +250,7 @@ def main():
     p.add_argument("--size", type=int, help="width and height in pixels (default 512, tiny 128)")
     p.add_argument("--steps", type=int, default=20, help="guided Euler steps, a divisor of 1000; 0 for the evaluation alone")
     p.add_argument("--every", type=int, default=1, help="ours: the latents after every so many steps (default 1)")
+    p.add_argument("--reference", choices=["ort", "float64"], default="ort", help="what errors are measured against (default ort)")
     p.add_argument("--only", type=lambda t: t.split(","), help="engines, with commas: ours,ours-bf16,openvino,openvino-float32")
     p.add_argument("--ldm-ort", action="append", metavar="[NAME=]PROGRAM [FLAGS]", help="as for bench.py")
     p.add_argument("--own-runtime", action="store_true", help="ours takes the ONNX Runtime that it finds itself")
