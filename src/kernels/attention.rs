@@ -292,6 +292,7 @@ impl<E: Element, O: Number> Task<'_, '_, E, O> {
                 taps: &[0],
                 depth: key_width,
                 panel: queries,
+                ahead: &[],
             };
             let at = number % scores.len();
             E::multiply(tiles, &block, false, &mut scores[at]);
@@ -334,6 +335,7 @@ impl<E: Element, O: Number> Task<'_, '_, E, O> {
                 taps: &taps[..pieces],
                 depth: piece.min(depth),
                 panel: weights,
+                ahead: &[],
             };
             E::multiply(tiles, &block, from > 0, sums);
         }

@@ -3,7 +3,7 @@
 use super::functions::Activation;
 use super::lane::{HALVES, Lane};
 use super::number::Number;
-use super::threads::{Parts, fetch};
+use super::threads::Parts;
 use super::tile_size::{COLUMNS, LANES};
 
 /// The operations after a product. The result of a row is `activation(sum + bias + added) · gate + residual`.
@@ -72,14 +72,14 @@ impl<'a, L: Lane> PanelEpilogue<'a, L> {
         Self { of, offsets, factors, out_columns, at, width }
     }
 
-    /// Fetches what [`PanelEpilogue::write`] reads and writes: the result is seldom in a cache.
+    /// Adds the cache lines that [`PanelEpilogue::write`] reads and writes to `lines`: the result is seldom in a cache.
     #[inline(always)]
-    pub fn fetch<O: Number>(&self, rows: StepRows, out: &Parts<'_, O>) {
+    pub fn lines<O: Number>(&self, rows: StepRows, out: &Parts<'_, O>, lines: &mut Vec<*const i8>) {
         for number in 0..rows.count {
             let start = rows.row(number) * self.out_columns + self.at;
-            out.fetch(start, self.width);
+            add_lines(out.address(start), self.width, lines);
             if let Some(residual) = self.of.residual {
-                fetch(residual.as_ptr().wrapping_add(start), self.width);
+                add_lines(residual.as_ptr().wrapping_add(start), self.width, lines);
             }
         }
     }
@@ -158,6 +158,15 @@ impl<'a, L: Lane> PanelEpilogue<'a, L> {
                 lane.write(&mut out[at]);
             }
         }
+    }
+}
+
+/// Adds the cache lines of some values, which begin at a line or a fraction of it.
+#[inline(always)]
+fn add_lines<T>(start: *const T, len: usize, lines: &mut Vec<*const i8>) {
+    const LINE: usize = 64;
+    for at in (0..len * size_of::<T>()).step_by(LINE) {
+        lines.push(start.cast::<i8>().wrapping_add(at));
     }
 }
 

@@ -166,9 +166,15 @@ impl<E: Element, O: Number> Work for Task<'_, '_, E, O> {
         let depth = product.shape.padded_depth::<E>();
         let mut all: Vec<Group> = groups.map(|group| product.rows.group(group)).collect();
         all.resize(all.len().next_multiple_of(2), Group::NONE);
+        let mut lines = Vec::new();
         for panel in panels {
-            let mut epilogue: Option<(usize, PanelEpilogue<'_, L>)> = None;
+            let new = |image| (image, PanelEpilogue::<L>::new(product.epilogue, product.shape.columns, panel, image));
+            let mut epilogue = new(all[0].image);
             for pair in all.as_chunks::<2>().0 {
+                lines.clear();
+                for group in pair {
+                    epilogue.1.lines(group.rows, out, &mut lines);
+                }
                 let block = Block {
                     left: product.left,
                     starts: [pair[0].start, pair[1].start],
@@ -177,20 +183,15 @@ impl<E: Element, O: Number> Work for Task<'_, '_, E, O> {
                     taps: &product.rows.taps,
                     depth,
                     panel: &product.packed[panel * panel_len..][..panel_len],
+                    ahead: &lines,
                 };
-                let new = |image| (image, PanelEpilogue::new(product.epilogue, product.shape.columns, panel, image));
-                let (_, after) = epilogue.get_or_insert_with(|| new(pair[0].image));
-                for group in pair {
-                    after.fetch(group.rows, out);
-                }
                 E::multiply(&mut tiles, &block, false, &mut sums);
                 for (group, sums) in pair.iter().zip(sums.0.chunks_exact_mut(GROUP_ROWS)) {
-                    let (_, after) = match &mut epilogue {
-                        Some(after) if after.0 == group.image || group.rows.count == 0 => after,
-                        after => after.insert(new(group.image)),
-                    };
+                    if group.rows.count > 0 && group.image != epilogue.0 {
+                        epilogue = new(group.image);
+                    }
                     // SAFETY: each row and panel of the result is written by one task.
-                    unsafe { after.write(group.rows, sums, out) };
+                    unsafe { epilogue.1.write(group.rows, sums, out) };
                 }
             }
         }

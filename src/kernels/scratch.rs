@@ -10,6 +10,9 @@ use super::number::Number;
 #[derive(Clone, Copy)]
 struct Line([u8; 64]);
 
+/// Bytes of a piece of memory that a thread keeps.
+const KEPT_BYTES: usize = 64 << 20;
+
 thread_local! {
     static KEPT: RefCell<Vec<Vec<Line>>> = const { RefCell::new(Vec::new()) };
 }
@@ -23,6 +26,8 @@ pub fn with_scratch<E: Number, R>(len: usize, work: impl FnOnce(&mut [E]) -> R) 
     }
     // SAFETY: numbers are plain bytes of which all values are valid, and the lines are as long and aligned better.
     let done = work(unsafe { std::slice::from_raw_parts_mut(lines.as_mut_ptr().cast::<E>(), len) });
-    KEPT.with_borrow_mut(|kept| kept.push(lines));
+    if size_of_val(&lines[..]) <= KEPT_BYTES {
+        KEPT.with_borrow_mut(|kept| kept.push(lines));
+    }
     done
 }

@@ -41,10 +41,10 @@ impl<'a, T> Parts<'a, T> {
         Self { start: whole.as_mut_ptr(), len: whole.len(), life: PhantomData }
     }
 
-    /// Fetches a range of the slice into the first cache.
+    /// The address of a value, which need not be there.
     #[inline(always)]
-    pub fn fetch(&self, at: usize, len: usize) {
-        fetch(self.start.wrapping_add(at), len);
+    pub fn address(&self, at: usize) -> *const T {
+        self.start.wrapping_add(at)
     }
 
     /// Returns a range of the slice.
@@ -61,18 +61,4 @@ impl<'a, T> Parts<'a, T> {
         // SAFETY: it is within the slice, and the caller has it alone.
         unsafe { std::slice::from_raw_parts_mut(self.start.add(at), len) }
     }
-}
-
-/// Fetches some values into the first cache. They may be anywhere.
-#[inline(always)]
-pub fn fetch<T>(start: *const T, len: usize) {
-    #[cfg(target_arch = "x86_64")]
-    for at in (0..len * size_of::<T>()).step_by(64) {
-        // SAFETY: a prefetch accesses no memory that could not be there.
-        unsafe {
-            std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(start.cast::<i8>().wrapping_add(at))
-        };
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = (start, len);
 }

@@ -246,6 +246,7 @@ impl<T: Transform, E: Element, O: Number> Work for Products<'_, '_, T, E, O> {
                         taps: &[0],
                         depth: channels,
                         panel: packed,
+                        ahead: &[],
                     };
                     E::multiply(&mut unit, &left, false, &mut sums[to].sums);
                 }

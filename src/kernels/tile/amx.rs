@@ -6,6 +6,8 @@
 use std::arch::asm;
 use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
 
+use std::slice::Chunks;
+
 use half::bf16;
 
 use super::block::{Accumulator, Block};
@@ -68,22 +70,28 @@ pub unsafe fn multiply(block: &Block<'_, bf16>, accumulates: bool, sums: &mut Ac
             asm!("tilezero tmm0", "tilezero tmm1", "tilezero tmm2", "tilezero tmm3", options(nostack));
         }
         let mut panel = block.panel.as_ptr();
+        // In the first half, so that the last ones are there in time.
+        let mut ahead = block.ahead.chunks(block.ahead.len().div_ceil((steps * block.taps.len() / 2).max(1)).max(1));
         for &tap in block.taps {
             let first = block.left.as_ptr().add(block.starts[0] + tap);
             if has_second {
                 let second = block.left.as_ptr().add(block.starts[1] + tap);
-                panel = two_groups(first, second, stride, panel, steps);
+                panel = two_groups(first, second, stride, panel, steps, &mut ahead);
             } else {
-                panel = one_group(first, stride, panel, steps);
+                panel = one_group(first, stride, panel, steps, &mut ahead);
             }
         }
         store_sums(out, has_second);
     }
 }
 
-/// Fetches the part of a panel that comes after the next step, which may be beyond its end.
+/// Fetches the part of a panel that comes after the next step, which may be beyond its end, and some other lines.
 #[inline(always)]
-fn fetch_ahead(panel: *const bf16) {
+fn fetch_ahead(panel: *const bf16, others: &mut Chunks<'_, *const i8>) {
+    for other in others.next().unwrap_or_default() {
+        // SAFETY: as below.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(*other) };
+    }
     const LINE: usize = 64;
     let ahead = panel.cast::<i8>().wrapping_add(AHEAD);
     for at in (0..DEPTH * COLUMNS * size_of::<bf16>()).step_by(LINE) {
@@ -100,9 +108,10 @@ unsafe fn two_groups(
     stride: usize,
     mut panel: *const bf16,
     steps: usize,
+    ahead: &mut Chunks<'_, *const i8>,
 ) -> *const bf16 {
     for _ in 0..steps {
-        fetch_ahead(panel);
+        fetch_ahead(panel, ahead);
         // SAFETY: as above.
         unsafe {
             asm!(
@@ -129,9 +138,15 @@ unsafe fn two_groups(
 
 /// # Safety
 /// As [`multiply`]: `steps` tiles can be read from each of the addresses.
-unsafe fn one_group(mut first: *const bf16, stride: usize, mut panel: *const bf16, steps: usize) -> *const bf16 {
+unsafe fn one_group(
+    mut first: *const bf16,
+    stride: usize,
+    mut panel: *const bf16,
+    steps: usize,
+    ahead: &mut Chunks<'_, *const i8>,
+) -> *const bf16 {
     for _ in 0..steps {
-        fetch_ahead(panel);
+        fetch_ahead(panel, ahead);
         // SAFETY: as above.
         unsafe {
             asm!(

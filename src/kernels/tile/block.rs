@@ -53,9 +53,21 @@ pub struct Block<'a, E> {
     pub depth: usize,
     /// The panel.
     pub panel: &'a [E],
+    /// Cache lines that are needed after the product, which are fetched meanwhile. They may be anywhere.
+    pub ahead: &'a [*const i8],
 }
 
 impl<E: Number> Block<'_, E> {
+    /// Fetches what is needed next.
+    #[inline(always)]
+    pub fn fetch(&self) {
+        #[cfg(target_arch = "x86_64")]
+        for line in self.ahead {
+            // SAFETY: a prefetch accesses no memory that could not be there.
+            unsafe { std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(*line) };
+        }
+    }
+
     /// The values that a row reaches over.
     fn reach(&self) -> usize {
         self.taps.iter().max().copied().unwrap_or(0) + self.depth

@@ -71,6 +71,7 @@ impl TileUnit {
 
     fn multiply_f32(&mut self, block: &Block<'_, f32>, accumulates: bool, sums: &mut Accumulator) {
         block.check();
+        block.fetch();
         match self.set {
             // SAFETY: `new` checked that the processor has the instructions, `check` that the operands are long enough.
             #[cfg(target_arch = "x86_64")]
@@ -96,6 +97,7 @@ impl TileUnit {
             unsafe { amx::multiply(block, accumulates, sums) };
             return;
         }
+        block.fetch();
         match self.set {
             // SAFETY: `new` checked that the processor has the instructions, `check` that the operands are long enough.
             #[cfg(target_arch = "x86_64")]
