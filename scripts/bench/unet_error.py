@@ -180,7 +180,8 @@ class Errors:
     def peer(self, name, known):
         peer = Peer(name, self.job)
         evaluation, steps = peer.denoise(known["states"], self.noise)
-        decoded = peer.call("vae_decoder", [{"latent_sample": known["latents"] / VAE_SCALE}])[0]
+        latents = known["latents"].astype(np.float32) / VAE_SCALE
+        decoded = peer.call("vae_decoder", [{"latent_sample": latents}])[0]
         return {
             "precision": peer.precision,
             "evaluation": error(evaluation, known["evaluation"]),

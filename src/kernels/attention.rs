@@ -18,9 +18,9 @@ use super::tile_size::{COLUMNS, GROUP_ROWS, LANES, ROWS};
 
 /// Keys whose weights are made before they are multiplied with the values.
 const KEYS: usize = 256;
-/// The bound of scores, as exponents of two, up to which nothing is subtracted from them: sums of weights and values stay far
-/// from the ends of float32.
-const NEAR: f32 = 100.0;
+/// The largest bound of scores, as exponents of two and with the logarithm of the number of keys, for which nothing is subtracted
+/// from them: sums of weights times values up to 2^37 stay finite, and products of values from 2^-36 on are not flushed to zero.
+const NEAREST: f32 = 90.0;
 
 /// A matrix `[batch, rows, heads * width]` within a larger one.
 #[derive(Debug, Clone, Copy)]
@@ -204,7 +204,7 @@ impl<E: Element, O: Number> Work for Task<'_, '_, E, O> {
         let is_near = self.pack_queries::<L>(queries);
         let mut softmax = Softmax::<L>::new(self.scale());
         let mut sums = vec![Accumulator::new(); value_rows.div_ceil(ROWS)];
-        // Those of a block and of the one before, or of all keys of which the largest is looked for.
+        // Scores of one block and the one before, or of all blocks whose largest score is looked for.
         let blocks = if is_near { 2 } else { KEYS.min(self.attention.keys.rows).div_ceil(ROWS) };
         let mut scores = vec![Accumulator::new(); blocks];
         let mut tiles = TileUnit::new::<E>(self.set);
@@ -263,7 +263,8 @@ impl<E: Element, O: Number> Task<'_, '_, E, O> {
             }
             norm = larger_or_nan(norm, square::<L, E>(row));
         }
-        norm.sqrt() * self.norm.sqrt() * self.scale().abs() <= NEAR
+        let bound = norm.sqrt() * self.norm.sqrt() * self.scale().abs();
+        bound + (self.attention.keys.rows as f32).log2() <= NEAREST
     }
 
     /// Computes the weights of `count` keys and returns the factors of what was summed before, if they are not 1.

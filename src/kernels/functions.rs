@@ -56,7 +56,8 @@ pub const EXP2: [f32; 7] =
 /// The same with an error of 1e-4, a thirtieth of the rounding of bfloat16.
 pub const EXP2_BF16: [f32; 4] = [0.055_171, 0.242_611, 0.693_261, 0.999_928];
 
-/// `2^x` for x up to 0, by the factors [`EXP2`] or [`EXP2_BF16`]. Below -126 the result is that of -126; that of NaN is [`f32::NAN`].
+/// `2^x` for x below 127, by the factors [`EXP2`] or [`EXP2_BF16`]. Below -126 the result is that of -126; that of NaN is
+/// [`f32::NAN`].
 #[inline(always)]
 pub fn exp2<const N: usize>(x: f32, factors: &[f32; N]) -> f32 {
     let x = if x < -126.0 { -126.0 } else { x };

@@ -171,8 +171,8 @@ impl<E: Number> Work for Sums<'_, '_, E> {
     }
 }
 
-/// The means of some channels of a strip, and the sums of squared differences from them. Sums are of differences from the
-/// first pixel, so that a mean that is large beside them costs no digits.
+/// The means of some channels of a strip, and the sums of squared differences from them, in two passes, of which the second one
+/// finds the strip in the first cache.
 #[inline(always)]
 fn sum_strip<L: Lane, E: Number, const N: usize>(
     strip: &[E],
@@ -182,24 +182,28 @@ fn sum_strip<L: Lane, E: Number, const N: usize>(
     squares: &mut [f64; AT_ONCE * LANES],
 ) {
     let part = |number: usize| of.start + number * LANES..of.end.min(of.start + (number + 1) * LANES);
-    let (mut begins, mut sums, mut of_squares) = ([L::zero(); N], [L::zero(); N], [L::zero(); N]);
-    for (number, begin) in begins.iter_mut().enumerate() {
-        *begin = L::read(&strip[part(number)]);
-    }
+    let mut sums = [L::zero(); N];
     for pixel in strip.chunks_exact(channels) {
-        for number in 0..N {
-            let difference = L::read(&pixel[part(number)]).minus(begins[number]);
-            sums[number] = sums[number].plus(difference);
-            of_squares[number] = of_squares[number].plus_times(difference, difference);
+        for (number, sum) in sums.iter_mut().enumerate() {
+            *sum = sum.plus(L::read(&pixel[part(number)]));
         }
     }
-    let count = (strip.len() / channels) as f64;
+    let inverse = L::all(1.0 / (strip.len() / channels) as f32);
+    for sum in &mut sums {
+        *sum = sum.times(inverse);
+    }
+    let mut of_squares = [L::zero(); N];
+    for pixel in strip.chunks_exact(channels) {
+        for (number, square) in of_squares.iter_mut().enumerate() {
+            let difference = L::read(&pixel[part(number)]).minus(sums[number]);
+            *square = square.plus_times(difference, difference);
+        }
+    }
     for number in 0..N {
-        let (begin, sum, square) = (begins[number].values(), sums[number].values(), of_squares[number].values());
+        let (mean, square) = (sums[number].values(), of_squares[number].values());
         for at in 0..LANES {
-            let sum = f64::from(sum[at]);
-            means[number * LANES + at] = f64::from(begin[at]) + sum / count;
-            squares[number * LANES + at] = (f64::from(square[at]) - sum * sum / count).max(0.0);
+            means[number * LANES + at] = f64::from(mean[at]);
+            squares[number * LANES + at] = f64::from(square[at]);
         }
     }
 }

@@ -20,7 +20,7 @@ pub trait Number: Copy + Default + Send + Sync + PartialEq + std::fmt::Debug + '
     /// Widens, without rounding.
     fn to_f32(self) -> f32;
 
-    /// Returns `2^x` for x up to 0, as exactly as this type keeps it.
+    /// Returns `2^x` for x below 127, as exactly as this type keeps it.
     fn power_of_two(x: f32) -> f32;
 }
 

@@ -1,11 +1,11 @@
-//! ProductRows or images in the operands' type, padded.
+//! Rows or images in the operands' type, padded.
 
 use super::instruction_set::{InstructionSet, Work, vectorized};
 use super::lane::Lane;
 use super::number::Number;
 use super::threads::{Parts, Threads};
 
-/// ProductRows of float32 numbers that become an operand.
+/// Rows of float32 numbers that become an operand.
 #[derive(Debug, Clone, Copy)]
 pub struct OperandCopy<'a> {
     /// The rows.

@@ -11,7 +11,7 @@ use super::tile_size::GROUP_ROWS;
 
 /// The places of a left operand that a product reads, and the rows of the result.
 ///
-/// ProductRows are in lines: of `lines` lines, `lines_per_image` belong to one image; a line has `line_rows` rows.
+/// Rows are in lines: of `lines` lines, `lines_per_image` belong to one image; a line has `line_rows` rows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProductRows {
     /// The number of lines of all images.

@@ -52,10 +52,10 @@ impl<L: Lane> Softmax<L> {
 
     /// Writes the weights of a block's first `count` keys to a part of a panel; what is beyond them becomes zeros.
     ///
-    /// [`Softmax::raise`] was told of the scores, or they are `NEAR`: all between -126 and 126, so that nothing has to be
-    /// subtracted.
+    /// [`Softmax::raise`] has taken the scores into account, or they are `BOUNDED`: all between -126 and 126, so that nothing
+    /// has to be subtracted.
     #[inline(always)]
-    pub fn weigh<E: Number, const NEAR: bool>(&mut self, scores: &Accumulator, count: usize, weights: &mut [E]) {
+    pub fn weigh<E: Number, const BOUNDED: bool>(&mut self, scores: &Accumulator, count: usize, weights: &mut [E]) {
         let mut total = self.total;
         for (number, group) in weights.chunks_exact_mut(E::GROUP * COLUMNS).enumerate() {
             let first = number * E::GROUP;
@@ -64,8 +64,8 @@ impl<L: Lane> Softmax<L> {
                 for (at, made) in made[..E::GROUP].iter_mut().enumerate() {
                     if first + at < count {
                         let score: L = scores.lane(first + at, half);
-                        *made = match NEAR {
-                            true => score.near_power_of_two::<E>(self.scale),
+                        *made = match BOUNDED {
+                            true => score.bounded_power_of_two::<E>(self.scale),
                             false => score.power_of_two::<E>(self.scale, self.largest[half]),
                         };
                         total[half] = total[half].plus(*made);

@@ -4,7 +4,7 @@
 pub const LANES: usize = 16;
 /// Columns of a panel.
 pub const COLUMNS: usize = 32;
-/// ProductRows of one of a block's two groups.
+/// Rows of one of a block's two groups.
 pub const GROUP_ROWS: usize = 16;
-/// ProductRows of a block.
+/// Rows of a block.
 pub const ROWS: usize = 2 * GROUP_ROWS;

@@ -96,7 +96,7 @@ impl Lane for Array {
     }
 
     #[inline(always)]
-    fn near_power_of_two<E: Number>(self, factor: Self) -> Self {
+    fn bounded_power_of_two<E: Number>(self, factor: Self) -> Self {
         self.power_of_two::<E>(factor, Self::zero())
     }
 }

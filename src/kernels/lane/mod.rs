@@ -49,7 +49,7 @@ pub trait Lane: Copy {
     /// `self + other · factor`, rounded once.
     fn plus_times(self, other: Self, factor: Self) -> Self;
 
-    /// The larger of two numbers; of NaN and another one, the other one.
+    /// The larger of two numbers; `self` if one of them is NaN.
     fn larger(self, other: Self) -> Self;
 
     /// `2^(self · factor - largest)`, as exactly as `E` keeps it. The exponent is below 127; below -126 the result is that of
@@ -57,7 +57,7 @@ pub trait Lane: Copy {
     fn power_of_two<E: Number>(self, factor: Self, largest: Self) -> Self;
 
     /// `2^(self · factor)`, as exactly as `E` keeps it, for exponents between -126 and 127.
-    fn near_power_of_two<E: Number>(self, factor: Self) -> Self;
+    fn bounded_power_of_two<E: Number>(self, factor: Self) -> Self;
 
     /// Zeros.
     #[inline(always)]

@@ -120,7 +120,7 @@ impl Lane for Zmm {
             match E::TYPE {
                 OperandType::Float32 => _mm512_storeu_ps(to.as_mut_ptr().cast(), rows[0].0),
                 OperandType::Bf16 => {
-                    // Ties round up: a bit less of work.
+                    // Ties round up, which is slightly less work.
                     let half = _mm512_set1_epi32(0x8000);
                     let [low, high] = [rows[0], rows[1]].map(|row| row.0);
                     let low = _mm512_srli_epi32::<16>(_mm512_add_epi32(_mm512_castps_si512(low), half));
@@ -174,7 +174,7 @@ impl Lane for Zmm {
     }
 
     #[inline(always)]
-    fn near_power_of_two<E: Number>(self, factor: Self) -> Self {
+    fn bounded_power_of_two<E: Number>(self, factor: Self) -> Self {
         unsafe {
             let shifted = _mm512_fmadd_ps(self.0, factor.0, _mm512_set1_ps(ROUND));
             let whole = _mm512_sub_ps(shifted, _mm512_set1_ps(ROUND));

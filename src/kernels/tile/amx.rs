@@ -5,7 +5,6 @@
 
 use std::arch::asm;
 use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-
 use std::slice::Chunks;
 
 use half::bf16;
@@ -56,7 +55,7 @@ pub unsafe fn release() {
 /// Computes the product, added to `sums` if it `accumulates`.
 ///
 /// # Safety
-/// The tiles are configured for the rows of the block, and the operands are as long as [`Block::check`] wants them.
+/// The tiles are configured for [`Block::readable_rows`], and the operands are as long as [`Block::check`] wants them.
 pub unsafe fn multiply(block: &Block<'_, bf16>, accumulates: bool, sums: &mut Accumulator) {
     let stride = block.stride * size_of::<bf16>();
     let steps = block.depth / DEPTH;

@@ -43,7 +43,7 @@ pub struct Block<'a, E> {
     pub left: &'a [E],
     /// The beginning of the first row of each group.
     pub starts: [usize; 2],
-    /// The number of rows of each group, up to 16. The second may be 0.
+    /// The number of rows of each group, up to 16. That of the second may be 0.
     pub rows: [usize; 2],
     /// The distance of two rows of a group.
     pub stride: usize,
@@ -74,7 +74,7 @@ impl<E: Number> Block<'_, E> {
     }
 
     /// The rows of each group that can be read: all 16 wherever the left operand goes on, so that AMX, for which fewer rows
-    /// save nothing, is seldom configured again. A group without rows is not read at all.
+    /// save nothing, is seldom configured again. A second group without rows is not read at all.
     #[cfg(target_arch = "x86_64")]
     pub fn readable_rows(&self) -> [usize; 2] {
         let reach = self.reach();
@@ -94,6 +94,7 @@ impl<E: Number> Block<'_, E> {
             assert!(rows <= GROUP_ROWS);
             assert!(rows == 0 || start + (rows - 1) * self.stride + furthest <= self.left.len());
         }
+        assert!(self.rows[0] > 0);
         assert!(self.depth > 0 && !self.taps.is_empty() && self.depth.is_multiple_of(E::STEP));
         assert!(self.taps.len() * self.depth * COLUMNS <= self.panel.len());
     }

@@ -93,7 +93,8 @@ impl TileUnit {
                 unsafe { amx::configure(rows) };
                 self.configured = Some(rows);
             }
-            // SAFETY: as above, the tiles are configured for these rows, and `check` found the operands long enough.
+            // SAFETY: as above, the tiles are configured for the rows that can be read, and `check` found the operands long
+            // enough.
             unsafe { amx::multiply(block, accumulates, sums) };
             return;
         }
