@@ -100,7 +100,7 @@ fn attention_keeps_nan() {
     }
 }
 
-/// What an operator before it left in the memory that it uses does not matter.
+/// Numbers that another operator left in the memory that it uses do not matter.
 #[test]
 fn attention_after_nan() {
     fn check<E: Element>() {

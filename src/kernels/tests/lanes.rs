@@ -67,10 +67,14 @@ fn lanes_are_the_same_with_all_instructions() {
                 out.iter().copied().chain(written).map(|x| if x.is_nan() { None } else { Some(x) }).collect::<Vec<_>>()
             };
             let wanted = of(InstructionSet::Portable);
+            let of_all = wanted.len();
             for set in sets() {
                 for (at, (got, wanted)) in of(set).iter().zip(&wanted).enumerate() {
+                    // Ties of a panel's bfloat16 may round up, by one in the last of 8 bits.
+                    let is_in_panel = at + 2 * LANES >= of_all && E::TYPE == OperandType::Bf16;
+                    let bound = if is_in_panel { 4e-3 } else { 1e-6 };
                     let is_near = match (got, wanted) {
-                        (Some(got), Some(wanted)) => got == wanted || (got - wanted).abs() <= 4e-3 * wanted.abs(),
+                        (Some(got), Some(wanted)) => got == wanted || (got - wanted).abs() <= bound * wanted.abs(),
                         (got, wanted) => got == wanted,
                     };
                     assert!(is_near, "{} {}: {got:?}, not {wanted:?} at {at}", set.name(), E::TYPE.name());

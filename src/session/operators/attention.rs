@@ -33,7 +33,7 @@ impl Compute for AttentionKernel {
         let fits =
             matches!(*key_lengths, [b, n, w] if b == batch && w == width && n > 0) && key_lengths == value_lengths;
         check(fits, "the keys")?;
-        check(self.heads > 0 && width.is_multiple_of(self.heads), "the number of heads")?;
+        check(self.heads > 0 && width > 0 && width.is_multiple_of(self.heads), "the number of heads")?;
         let stride = width;
         let attention = Attention {
             queries: Heads { values: queries, rows, stride },

@@ -41,10 +41,8 @@ impl Compute for GroupNormKernel {
         let (scale, shift) = (call.value(2)?, call.value(3)?);
         let scale = needed(floats(&scale)?, "the scale")?;
         let shift = needed(floats(&shift)?, "the shift")?;
-        check(
-            scale.len() == all && shift.len() == all && self.groups > 0 && all.is_multiple_of(self.groups),
-            "the scale",
-        )?;
+        let is_divisible = self.groups > 0 && all > 0 && all.is_multiple_of(self.groups);
+        check(scale.len() == all && shift.len() == all && is_divisible, "the scale")?;
         let norm = GroupNorm {
             images: [(first, channels), (second, more)],
             batch,
