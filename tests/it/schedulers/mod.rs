@@ -5,6 +5,7 @@ mod anything;
 mod compvis;
 mod estimates;
 mod golden;
+mod linear;
 mod properties;
 mod stream;
 

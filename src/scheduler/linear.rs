@@ -1,0 +1,217 @@
+//! The steps of a run as linear combinations, for loops whose samples are not in the host's memory.
+
+use std::cell::Cell;
+use std::ops::Range;
+
+use super::step::{Noise, Scheduler};
+use crate::error::Result;
+
+/// The steps of a run, each a linear combination of samples and model outputs.
+///
+/// Found by running a scheduler on unit vectors, a new one for each sample and each model output that it is given, so
+/// that a combination holds for whatever a loop does to the sample between two steps, such as restoring what an
+/// inpainting mask preserves.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LinearSteps {
+    /// One a model evaluation, in order.
+    pub steps: Vec<LinearStep>,
+    /// True if the steps add noise ([`LinearSteps::noise_terms`]).
+    pub draws_noise: bool,
+}
+
+/// A step: the next sample is the sum of its terms, and of noise if the run draws any.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LinearStep {
+    /// The timestep of the model evaluation.
+    pub timestep: f64,
+    /// The factor that scales the sample to the model's input.
+    pub input_scale: f32,
+    /// The weight of the step's sample as the step before it returned it, before the loop changed it. Not 0 only for
+    /// solvers with a corrector, which build each sample on the corrected one before.
+    pub unchanged: f32,
+    /// Weights of the samples: of this step's, of the one before, and so on.
+    pub samples: Vec<f32>,
+    /// Weights of the model outputs: of this step's, of the one before, and so on.
+    pub outputs: Vec<f32>,
+}
+
+/// The most steps back that a combination may reach.
+const MOST_LAG: usize = 16;
+/// The reach from which on a shorter form is looked for: more than that of all solvers without a corrector but one.
+const SHORT_LAG: usize = 5;
+/// Values of the sample on which linearity is tested, and the magnitude that clipping would show at.
+const TRIAL: usize = 64;
+const MAGNITUDE: f32 = 4.0;
+
+impl LinearSteps {
+    /// Finds the combinations of the evaluations `span` of a scheduler for one image. `build` makes it anew.
+    ///
+    /// `None` if its steps are not linear, as with clipping or dynamic thresholding, or reach back more than 16 steps.
+    ///
+    /// # Errors
+    /// Any error of the scheduler.
+    pub fn find(build: impl Fn() -> Result<Box<dyn Scheduler>>, span: Range<usize>) -> Result<Option<Self>> {
+        let mut scheduler = build()?;
+        let silence = Silence::default();
+        let mut steps = Vec::with_capacity(span.len());
+        let calls = span.len();
+        // The result of the step before, over the same unit vectors.
+        let mut before = vec![0.0; 2 * calls];
+        for (at, step) in span.clone().enumerate() {
+            // The samples' unit vectors, then those of the model outputs.
+            let mut x = unit(2 * calls, at);
+            let output = unit(2 * calls, calls + at);
+            let mut scaled = vec![0.0; x.len()];
+            scheduler.scale_model_input(step, &x, &mut scaled);
+            scheduler.step(step, &output, &mut x, &mut &silence)?;
+            let (unchanged, weights) = shortened(&x, &before, at);
+            let (samples, outputs) = weights.split_at(calls);
+            let found = LinearStep {
+                timestep: scheduler.timesteps()[step],
+                input_scale: scaled[at],
+                unchanged,
+                samples: by_lag(samples, at),
+                outputs: by_lag(outputs, at),
+            };
+            if reach(&weights, at) > MOST_LAG {
+                return Ok(None);
+            }
+            steps.push(found);
+            before = x;
+        }
+        let found = Self { steps, draws_noise: silence.draws.get() > 0 };
+        Ok(found.holds(build()?.as_mut(), span)?.then_some(found))
+    }
+
+    /// Returns the most samples and the most model outputs that a step combines, at least one of each.
+    pub fn reach(&self) -> [usize; 2] {
+        let most = |weights: fn(&LinearStep) -> &Vec<f32>| self.steps.iter().map(|step| weights(step).len()).max();
+        [most(|step| &step.samples), most(|step| &step.outputs)].map(|most| most.unwrap_or(0).max(1))
+    }
+
+    /// Returns what the noise of each evaluation adds to its combination, `len` values each. `scheduler` is newly built, for
+    /// the images of the run; it takes its steps on zeros.
+    ///
+    /// # Errors
+    /// Any error of the scheduler.
+    pub fn noise_terms(
+        &self,
+        scheduler: &mut dyn Scheduler,
+        span: Range<usize>,
+        len: usize,
+        noise: &mut dyn Noise,
+    ) -> Result<Vec<Vec<f32>>> {
+        let zeros = vec![0.0; len];
+        let mut before = zeros.clone();
+        let terms = span.zip(&self.steps).map(|(step, combination)| {
+            let mut x = zeros.clone();
+            scheduler.step(step, &zeros, &mut x, noise)?;
+            let added = x.iter().zip(&before).map(|(x, before)| x - combination.unchanged * before).collect();
+            before = x;
+            Ok(added)
+        });
+        terms.collect()
+    }
+
+    /// Compares the combinations with the scheduler's own steps on values that clipping would change.
+    fn holds(&self, scheduler: &mut dyn Scheduler, span: Range<usize>) -> Result<bool> {
+        let silence = Silence::default();
+        let (mut samples, mut outputs, mut x) = (Vec::new(), Vec::new(), trial(0));
+        for (at, (step, combination)) in span.zip(&self.steps).enumerate() {
+            let before = std::mem::replace(&mut x, trial(2 * at));
+            samples.push(x.clone());
+            outputs.push(trial(2 * at + 1));
+            scheduler.step(step, &outputs[at], &mut x, &mut &silence)?;
+            let combined = (0..TRIAL).map(|i| {
+                let sum = |weights: &[f32], values: &[Vec<f32>]| -> f64 {
+                    let terms = weights.iter().zip(values.iter().rev());
+                    terms.map(|(weight, values)| f64::from(*weight) * f64::from(values[i])).sum()
+                };
+                let unchanged = f64::from(combination.unchanged) * f64::from(before[i]);
+                unchanged + sum(&combination.samples, &samples) + sum(&combination.outputs, &outputs)
+            });
+            let weights = combination.samples.iter().chain(&combination.outputs).chain([&combination.unchanged]);
+            let most = f64::from(MAGNITUDE) * weights.fold(1.0, |sum, weight| sum + f64::from(weight.abs()));
+            if x.iter().zip(combined).any(|(x, y)| !((f64::from(*x) - y).abs() <= 1e-5 * most)) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// Returns the weights of the vectors up to number `at`, the last first, without the zeros at the end.
+fn by_lag(values: &[f32], at: usize) -> Vec<f32> {
+    let mut weights: Vec<f32> = values.iter().take(at + 1).rev().copied().collect();
+    while weights.last().is_some_and(|weight| *weight == 0.0) {
+        weights.pop();
+    }
+    weights
+}
+
+/// The number of samples or model outputs that a combination reaches back, over unit vectors of both.
+fn reach(values: &[f32], at: usize) -> usize {
+    let (samples, outputs) = values.split_at(values.len() / 2);
+    by_lag(samples, at).len().max(by_lag(outputs, at).len())
+}
+
+/// Writes a combination as a multiple of the step's result before it and a rest that reaches less far back, if it can be.
+/// Returns the factor and the rest.
+fn shortened(values: &[f32], before: &[f32], at: usize) -> (f32, Vec<f32>) {
+    let whole = || (0.0, values.to_vec());
+    if reach(values, at) <= SHORT_LAG {
+        return whole();
+    }
+    let calls = values.len() / 2;
+    let is_old = |i: usize| i % calls + SHORT_LAG <= at;
+    let product = |a: &[f32], b: &[f32]| -> f64 {
+        let old = a.iter().zip(b).enumerate().filter(|(i, _)| is_old(*i));
+        old.map(|(_, (a, b))| f64::from(*a) * f64::from(*b)).sum()
+    };
+    let square = product(before, before);
+    if square == 0.0 {
+        return whole();
+    }
+    let factor = product(values, before) / square;
+    let largest = values.iter().chain(before).fold(0.0_f32, |most, value| most.max(value.abs()));
+    let rest = values.iter().zip(before).map(|(value, before)| {
+        let rest = (f64::from(*value) - factor * f64::from(*before)) as f32;
+        if rest.abs() <= 1e-6 * largest { 0.0 } else { rest }
+    });
+    let rest: Vec<f32> = rest.collect();
+    if reach(&rest, at) < reach(values, at) { (factor as f32, rest) } else { whole() }
+}
+
+fn unit(len: usize, at: usize) -> Vec<f32> {
+    let mut values = vec![0.0; len];
+    values[at] = 1.0;
+    values
+}
+
+/// Values in plus and minus [`MAGNITUDE`], others for each number.
+fn trial(number: usize) -> Vec<f32> {
+    let value = |i: usize| ((i * 37 + number * 101) % 89) as f32 / 44.0 - 1.0;
+    (0..TRIAL).map(|i| MAGNITUDE * value(i)).collect()
+}
+
+/// Noise of zeros, which counts how often it is drawn from.
+#[derive(Default)]
+struct Silence {
+    draws: Cell<usize>,
+}
+
+impl Noise for &Silence {
+    fn fill(&mut self, out: &mut [f32]) {
+        self.draws.set(self.draws.get() + 1);
+        out.fill(0.0);
+    }
+
+    fn seed(&self, _image: usize) -> u64 {
+        0
+    }
+
+    fn fill_seeded(&self, _seed: u64, out: &mut [f32]) {
+        self.draws.set(self.draws.get() + 1);
+        out.fill(0.0);
+    }
+}
