@@ -20,32 +20,32 @@ use crate::tiles::Tiles;
 /// each row by itself ([`Batch::by_row`]); a graph with a fixed batch runs as often as that takes. The session decides how
 /// many of these runs are concurrent.
 pub struct GraphDenoiser<'a> {
-    session: &'a mut Session,
-    signature: &'a DenoiserSignature,
-    cancel: Cancel,
-    guidance: Guidance,
+    pub(super) session: &'a mut Session,
+    pub(super) signature: &'a DenoiserSignature,
+    pub(super) cancel: Cancel,
+    pub(super) guidance: Guidance,
     /// The part of the run with guidance, if it is not all of it.
-    interval: Option<RunInterval>,
-    batch: Batch,
+    pub(super) interval: Option<RunInterval>,
+    pub(super) batch: Batch,
     /// Rows of one run of the graph.
-    chunk: usize,
+    pub(super) chunk: usize,
     /// `[padded rows, c + concatenated, h, w]`: the sample's channels, then the condition's.
-    input: ArrayD<f32>,
+    pub(super) input: ArrayD<f32>,
     /// `[padded rows, outputs, h, w]`
-    output: ArrayD<f32>,
+    pub(super) output: ArrayD<f32>,
     /// Sample and prediction in the form of the graph, if that is another.
     formed: [Vec<f32>; 2],
-    channels: usize,
+    pub(super) channels: usize,
     sample_len: usize,
-    condition: Condition,
-    controls: Vec<Control<'a>>,
+    pub(super) condition: Condition,
+    pub(super) controls: Vec<Control<'a>>,
     /// Their residuals at the last call of the whole graph.
     residuals: Vec<ArrayD<f32>>,
-    shallow: Option<Shallow<'a>>,
+    pub(super) shallow: Option<Shallow<'a>>,
     /// For each row, true if its branch is conditional on the prompt.
-    prompted: Vec<bool>,
-    outputs_per_input: usize,
-    evaluations: usize,
+    pub(super) prompted: Vec<bool>,
+    pub(super) outputs_per_input: usize,
+    pub(super) evaluations: usize,
     shallow_evaluations: usize,
 }
 
@@ -72,7 +72,7 @@ pub struct Batch {
 
 impl Batch {
     /// The tiles, if there is more than one.
-    fn split(&self) -> Option<Tiles> {
+    pub(super) fn split(&self) -> Option<Tiles> {
         let [_, height, width] = self.sample;
         self.tiles.filter(|tiles| tiles.is_split(height, width))
     }
@@ -321,8 +321,8 @@ impl<'a> GraphDenoiser<'a> {
         Ok(())
     }
 
-    /// Runs these layers on `sample` and returns the number of evaluations.
-    fn evaluate(&mut self, sample: &[f32], call: Call, layers: Layers, prediction: &mut [f32]) -> Result<usize> {
+    /// Writes each image's sample into the rows of its branches.
+    pub(super) fn fill_input(&mut self, sample: &[f32]) {
         let rows = self.prompted.len();
         for (row, mut target) in self.input.axis_iter_mut(Axis(0)).enumerate() {
             let image = row.min(rows - 1) % self.batch.images;
@@ -331,6 +331,11 @@ impl<'a> GraphDenoiser<'a> {
                 target[..self.sample_len].copy_from_slice(source);
             }
         }
+    }
+
+    /// Runs these layers on `sample` and returns the number of evaluations.
+    fn evaluate(&mut self, sample: &[f32], call: Call, layers: Layers, prediction: &mut [f32]) -> Result<usize> {
+        self.fill_input(sample);
         self.run_graph(call, layers)?;
         let output = self.output.as_slice().unwrap_or_default();
         if self.is_guided(call) {

@@ -4,6 +4,7 @@ mod batch_noise;
 pub mod cache;
 mod condition;
 mod control;
+mod device;
 mod feed;
 mod form;
 mod graph;
@@ -27,6 +28,7 @@ pub use batch_noise::BatchNoise;
 pub use cache::{CachedDenoiser, StepCache};
 pub use condition::Condition;
 pub use control::{Control, ControlWeight};
+pub use device::{DeviceLoop, DrawnNoise, Obstacle};
 pub use graph::{Batch, GraphDenoiser};
 pub use guidance::{Guidance, GuidanceBranch};
 pub use run_interval::RunInterval;
@@ -55,6 +57,10 @@ impl Call {
     /// Returns the steps of the run.
     pub fn steps(self) -> usize {
         self.total.div_ceil(self.order.max(1))
+    }
+
+    fn position(self, images: usize) -> StepPosition {
+        StepPosition { step: self.step() + 1, steps: self.steps(), first_image: 0, images, total_images: images }
     }
 }
 
@@ -126,8 +132,11 @@ pub struct Step<'a> {
     pub calls: usize,
     /// The timestep of this evaluation.
     pub timestep: f64,
-    /// The sample after the step, `[n, c, h/f, w/f]`, float32.
-    pub sample: ArrayViewD<'a, f32>,
+    /// The images that are denoised at once.
+    pub images: usize,
+    /// The sample after the step, `[n, c, h/f, w/f]`, float32; `None` if it is on a device and not requested by
+    /// [`StepWatcher::wants_sample`].
+    pub sample: Option<ArrayViewD<'a, f32>>,
     /// The predicted original sample (x0) at this evaluation, of the same shape, if requested by
     /// [`StepWatcher::wants_x0`].
     pub x0: Option<ArrayViewD<'a, f32>>,
@@ -140,6 +149,11 @@ pub trait StepWatcher {
     fn wants_x0(&mut self, call: usize, calls: usize, order: usize) -> bool {
         let _ = (call, calls, order);
         false
+    }
+
+    /// Returns true to receive the sample after every step. From a loop on a device that is a copy a step.
+    fn wants_sample(&self) -> bool {
+        true
     }
 
     /// Observes a step.
@@ -186,12 +200,8 @@ pub fn denoise(
     for step in span {
         let call = Call { index: step - begin, total: calls, order, timestep: scheduler.timesteps()[step] };
         scheduler.scale_model_input(step, x, &mut scaled);
-        let position =
-            StepPosition { step: call.step() + 1, steps: call.steps(), first_image: 0, images, total_images: images };
-        let at_step = |error: Error| match error {
-            Error::Interrupted { .. } => Error::Interrupted { at_step: Some(position) },
-            error => error,
-        };
+        let position = call.position(images);
+        let at_step = |error: Error| at_step(error, position);
         denoiser.predict(&scaled, call, &mut prediction).map_err(at_step)?;
         require_finite(&prediction, "the denoiser's prediction", position.step, position.steps)?;
         let wants_x0 = watch.wants_x0(call.index + 1, calls, order);
@@ -210,12 +220,21 @@ pub fn denoise(
             call: call.index + 1,
             calls,
             timestep: call.timestep,
-            sample: view(&shape, x)?,
+            images,
+            sample: Some(view(&shape, x)?),
             x0: if wants_x0 { Some(view(&shape, &x0)?) } else { None },
         };
         watch.observe(state).map_err(at_step)?;
     }
     Ok(())
+}
+
+/// Adds the step at which a run was cancelled.
+fn at_step(error: Error, position: StepPosition) -> Error {
+    match error {
+        Error::Interrupted { .. } => Error::Interrupted { at_step: Some(position) },
+        error => error,
+    }
 }
 
 fn view<'a>(shape: &IxDyn, values: &'a [f32]) -> Result<ArrayViewD<'a, f32>> {

@@ -54,8 +54,7 @@ impl<'a> Converter<'a> {
             From::Step { first, of, step } => {
                 let seconds = self.last.elapsed().as_secs_f64();
                 self.last = Instant::now();
-                let images = step.sample.shape().first().copied().unwrap_or(1);
-                let (step, steps, timestep) = (step.call, step.calls, step.timestep);
+                let (images, step, steps, timestep) = (step.images, step.call, step.calls, step.timestep);
                 Event::Step { image: first, images, total: of, step, steps, timestep, seconds }
             }
             From::Preview { index, call, pixels, .. } => {

@@ -81,6 +81,11 @@ impl Image {
         self.made.calls
     }
 
+    /// True if its samples stayed on the provider's device between the steps of the last stage.
+    pub fn is_on_device(&self) -> bool {
+        self.made.is_on_device
+    }
+
     /// The number of `[[stage]]` tables that it went through.
     pub fn stages(&self) -> usize {
         self.made.stages

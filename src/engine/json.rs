@@ -24,10 +24,11 @@ struct EngineSettings {
 }
 
 /// Keys of `[device]` that stand at the top of the settings, as the flat fields of a request do.
-const DEVICE_FIELDS: [&str; 9] = [
+const DEVICE_FIELDS: [&str; 10] = [
     "provider",
     "threads",
     "batching",
+    "denoising_loop",
     "optimize",
     "precision",
     "fast_convolutions",

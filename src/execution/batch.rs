@@ -59,6 +59,8 @@ pub(super) struct DenoisedBatch {
     paste: Option<Paste>,
     pub(super) calls: usize,
     pub(super) evaluations: Evaluations,
+    /// True if the samples stayed on the provider's device.
+    pub(super) is_on_device: bool,
     /// The request's settings as it was run.
     pub(super) settings: Arc<RunSettings>,
     /// Each image's share of the time that it took.
@@ -113,7 +115,7 @@ impl<'a> ModelRun<'a> {
             end: span.end,
         };
         let outcome = denoising.run(parts, start, scheduler.as_mut(), &mut noise, observer)?;
-        let LoopOutcome { latents, paste, calls, evaluations, previews } = outcome;
+        let LoopOutcome { latents, paste, calls, evaluations, is_on_device, previews } = outcome;
         let denoised = Instant::now();
         timings.open += opened.as_secs_f64();
         timings.prepare += (prepared - started - opened).as_secs_f64();
@@ -125,7 +127,7 @@ impl<'a> ModelRun<'a> {
         self.wait_checked()?;
         let seconds = (denoised - started).as_secs_f64() / images as f64;
         let settings = Arc::new(RunSettings::of(request, &self.plan.model));
-        Ok(DenoisedBatch { indices, latents, paste, calls, evaluations, settings, seconds })
+        Ok(DenoisedBatch { indices, latents, paste, calls, evaluations, is_on_device, settings, seconds })
     }
 
     /// Makes the image of one row of a batch, and returns it with the seconds that decoding took.

@@ -10,12 +10,14 @@ use super::interrupt::{of_images, report};
 use super::parts::Denoising;
 use super::previews::Watching;
 use crate::denoise::{
-    Batch, BatchNoise, CachedDenoiser, Control, Denoiser, Evaluations, GraphDenoiser, Shallow, denoise,
+    Batch, BatchNoise, CachedDenoiser, Control, Denoiser, DeviceLoop, DrawnNoise, Evaluations, GraphDenoiser, Obstacle,
+    Shallow, denoise,
 };
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::plan::{ExecutionPlan, RunPlan};
-use crate::scheduler::Scheduler;
+use crate::scheduler::{LinearSteps, Scheduler};
 use crate::session::Cancel;
+use crate::spec::DenoisingLoop as LoopPlace;
 use crate::task::{Paste, Start};
 
 /// The denoising loop of one batch.
@@ -38,6 +40,8 @@ pub(super) struct LoopOutcome {
     pub(super) paste: Option<Paste>,
     pub(super) calls: usize,
     pub(super) evaluations: Evaluations,
+    /// True if the samples stayed on the provider's device.
+    pub(super) is_on_device: bool,
     /// The time that previews took.
     pub(super) previews: Duration,
 }
@@ -85,15 +89,57 @@ impl DenoisingLoop<'_> {
         };
         let steps = begin..self.end;
         let full = steps.len() * guidance.branches().len();
-        let mut cached = request.cache.as_ref().map(|cache| CachedDenoiser::new(&mut model, cache));
-        let asked: &mut dyn Denoiser = match &mut cached {
-            Some(cached) => cached,
-            None => &mut model,
+        let linear = self.linear_steps(&model, steps.clone())?;
+        let is_on_device = linear.is_some();
+        let denoised = match linear {
+            Some(linear) => {
+                let run = DeviceLoop { scheduler, steps: &linear, span: steps, unmasked: keep.as_ref() };
+                let mut stepped = request.scheduler.build(&request.schedule(self.images.len()))?;
+                let drawn = DrawnNoise { scheduler: stepped.as_mut(), noise };
+                run.run(&mut model, &mut sample, drawn, &mut watch)
+            }
+            None => {
+                let mut cached = request.cache.as_ref().map(|cache| CachedDenoiser::new(&mut model, cache));
+                let asked: &mut dyn Denoiser = match &mut cached {
+                    Some(cached) => cached,
+                    None => &mut model,
+                };
+                denoise(asked, scheduler, &mut sample, steps, keep.as_ref(), noise, &mut watch)
+            }
         };
-        denoise(asked, scheduler, &mut sample, steps, keep.as_ref(), noise, &mut watch)
-            .map_err(|error| of_images(error, first, of))?;
+        denoised.map_err(|error| of_images(error, first, of))?;
         let evaluations = Evaluations { made: model.evaluations(), shallow: model.shallow_evaluations(), total: full };
         let Watching { calls, took: previews, .. } = watch;
-        Ok(LoopOutcome { latents: sample, paste, calls, evaluations, previews })
+        Ok(LoopOutcome { latents: sample, paste, calls, evaluations, is_on_device, previews })
+    }
+
+    /// Returns the run's steps for a loop on the device; `None` for the loop on the host.
+    fn linear_steps(&self, model: &GraphDenoiser<'_>, span: Range<usize>) -> Result<Option<LinearSteps>> {
+        let chosen = self.plan.device.denoising_loop;
+        let wants_device = match chosen {
+            LoopPlace::Host => false,
+            LoopPlace::Device => true,
+            LoopPlace::Auto => model.has_device_memory(),
+        };
+        if !wants_device {
+            return Ok(None);
+        }
+        let cache = self.request.cache.as_ref().map(|_| Obstacle::Cache);
+        let obstacle = match cache.or_else(|| model.obstacle()) {
+            Some(obstacle) => obstacle,
+            None => {
+                let build = || self.request.scheduler.build(&self.request.schedule(1));
+                match LinearSteps::find(build, span, model.outputs_per_input())? {
+                    Some(steps) => return Ok(Some(steps)),
+                    None => Obstacle::Scheduler,
+                }
+            }
+        };
+        if chosen == LoopPlace::Device {
+            let help = "leave denoising_loop out, and samples are in the host's memory between two steps";
+            return Err(Error::input("device.denoising_loop", format!("\"device\": {obstacle}"), help));
+        }
+        tracing::info!("samples are in the host's memory between two steps: {obstacle}");
+        Ok(None)
     }
 }

@@ -29,6 +29,8 @@ pub struct FinishedImage {
     pub evaluations: Vec<Evaluations>,
     /// The settings of the request as it was run at each stage so far.
     pub settings: Vec<Arc<RunSettings>>,
+    /// True if its samples stayed on the provider's device between the steps of the last stage.
+    pub is_on_device: bool,
     /// Seconds from the start of its batch to its pixels, its share of the batch's denoising, of all stages so far.
     pub seconds: f64,
     /// The number of `[[stage]]` tables it went through.

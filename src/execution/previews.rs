@@ -41,6 +41,10 @@ impl StepWatcher for Watching<'_> {
         self.preview.as_ref().is_some_and(|&(_, every)| is_its_turn(every))
     }
 
+    fn wants_sample(&self) -> bool {
+        false
+    }
+
     fn observe(&mut self, mut step: Step<'_>) -> Result<()> {
         self.calls = step.call;
         let (call, calls, x0) = (step.call, step.calls, step.x0.take());

@@ -30,6 +30,7 @@ pub(super) struct StageImage {
     evaluations: Vec<Evaluations>,
     /// One for each stage so far.
     settings: Vec<Arc<RunSettings>>,
+    is_on_device: bool,
     seconds: f64,
 }
 
@@ -47,6 +48,7 @@ impl StageImage {
             calls: calls + batch.calls,
             evaluations,
             settings,
+            is_on_device: batch.is_on_device,
             seconds: seconds + batch.seconds,
         }
     }
@@ -129,6 +131,7 @@ impl<'a> StageRun<'a> {
             calls: image.calls,
             evaluations: image.evaluations.clone(),
             settings: image.settings.clone(),
+            is_on_device: image.is_on_device,
             seconds: image.seconds,
             stages: self.at,
         };

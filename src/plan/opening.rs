@@ -7,7 +7,7 @@ use crate::graph_cache::{GraphCache, Rows};
 use crate::memory;
 use crate::rewrite::Pass;
 use crate::session::{ProviderChoice, SessionOptions, WeightFile};
-use crate::spec::Batching;
+use crate::spec::{Batching, DenoisingLoop};
 use crate::tensor::ByteEdit;
 
 /// A graph that is opened.
@@ -144,6 +144,7 @@ impl ExecutionPlan {
                 None => Batching::Batched,
             },
             Batching::Auto if !self.denoises_on_cpu() => Batching::Batched,
+            Batching::Auto if self.device.denoising_loop == DenoisingLoop::Device => Batching::Batched,
             // The fastest on two cores, by 15 %.
             Batching::Auto => self.measured_rows.map_or(Batching::Split, |rows| fastest(&rows, self.can_batch())),
             told => told,
@@ -160,6 +161,7 @@ impl ExecutionPlan {
         let is_thrifty = self.memory_budget.is_some_and(|memory_budget| memory_budget.denoises_alone);
         let is_measured =
             self.device.batching == Batching::Auto && self.operands_of(self.model.denoiser.kind).is_none();
+        let is_measured = is_measured && self.device.denoising_loop != DenoisingLoop::Device;
         is_measured && self.denoises_on_cpu() && self.rows() > 1 && !is_thrifty
     }
 

@@ -15,6 +15,8 @@ use crate::error::Result;
 pub struct LinearSteps {
     /// One a model evaluation, in order.
     pub steps: Vec<LinearStep>,
+    /// Model outputs for each value of the sample.
+    outputs: usize,
     /// True if the steps add noise ([`LinearSteps::noise_terms`]).
     pub draws_noise: bool,
 }
@@ -42,15 +44,26 @@ const SHORT_LAG: usize = 5;
 /// Values of the sample on which linearity is tested, and the magnitude that clipping would show at.
 const TRIAL: usize = 64;
 const MAGNITUDE: f32 = 4.0;
+/// The difference from the scheduler's own steps, as a share of the largest value, from which on they are not the same.
+const TOLERANCE: f64 = 4e-6;
+/// The largest sample, in units of the denoiser's input, of which rounding in another order leaves the last sample as it
+/// was to 1e-4.
+const LARGEST_SAMPLE: f32 = 1000.0;
 
 impl LinearSteps {
-    /// Finds the combinations of the evaluations `span` of a scheduler for one image. `build` makes it anew.
+    /// Finds the combinations of the evaluations `span` of a scheduler for one image. `build` makes it anew. `outputs` is the
+    /// number of model outputs for each value of the sample: 2 with variances, which the combinations leave out.
     ///
-    /// `None` if its steps are not linear, as with clipping or dynamic thresholding, or reach back more than 16 steps.
+    /// `None` if its steps are not linear, as with clipping or dynamic thresholding, reach back more than 16 steps, or would
+    /// lose digits, as where a schedule begins at a signal-to-noise ratio of zero.
     ///
     /// # Errors
     /// Any error of the scheduler.
-    pub fn find(build: impl Fn() -> Result<Box<dyn Scheduler>>, span: Range<usize>) -> Result<Option<Self>> {
+    pub fn find(
+        build: impl Fn() -> Result<Box<dyn Scheduler>>,
+        span: Range<usize>,
+        outputs: usize,
+    ) -> Result<Option<Self>> {
         let mut scheduler = build()?;
         let silence = Silence::default();
         let mut steps = Vec::with_capacity(span.len());
@@ -60,7 +73,8 @@ impl LinearSteps {
         for (at, step) in span.clone().enumerate() {
             // The samples' unit vectors, then those of the model outputs.
             let mut x = unit(2 * calls, at);
-            let output = unit(2 * calls, calls + at);
+            let mut output = unit(2 * calls, calls + at);
+            output.resize(outputs * x.len(), 0.0);
             let mut scaled = vec![0.0; x.len()];
             scheduler.scale_model_input(step, &x, &mut scaled);
             scheduler.step(step, &output, &mut x, &mut &silence)?;
@@ -73,14 +87,14 @@ impl LinearSteps {
                 samples: by_lag(samples, at),
                 outputs: by_lag(outputs, at),
             };
-            if reach(&weights, at) > MOST_LAG {
+            if reach(&weights, at) > MOST_LAG || found.input_scale * LARGEST_SAMPLE < 1.0 {
                 return Ok(None);
             }
             steps.push(found);
             before = x;
         }
-        let found = Self { steps, draws_noise: silence.draws.get() > 0 };
-        Ok(found.holds(build()?.as_mut(), span)?.then_some(found))
+        let found = Self { steps, outputs, draws_noise: silence.draws.get() > 0 };
+        Ok(found.hold(build()?.as_mut(), span)?.then_some(found))
     }
 
     /// Returns the most samples and the most model outputs that a step combines, at least one of each.
@@ -101,11 +115,11 @@ impl LinearSteps {
         len: usize,
         noise: &mut dyn Noise,
     ) -> Result<Vec<Vec<f32>>> {
-        let zeros = vec![0.0; len];
+        let (zeros, output) = (vec![0.0; len], vec![0.0; self.outputs * len]);
         let mut before = zeros.clone();
         let terms = span.zip(&self.steps).map(|(step, combination)| {
             let mut x = zeros.clone();
-            scheduler.step(step, &zeros, &mut x, noise)?;
+            scheduler.step(step, &output, &mut x, noise)?;
             let added = x.iter().zip(&before).map(|(x, before)| x - combination.unchanged * before).collect();
             before = x;
             Ok(added)
@@ -113,30 +127,38 @@ impl LinearSteps {
         terms.collect()
     }
 
-    /// Compares the combinations with the scheduler's own steps on values that clipping would change.
-    fn holds(&self, scheduler: &mut dyn Scheduler, span: Range<usize>) -> Result<bool> {
+    /// Compares the combinations with the scheduler's own steps, on samples as large as the denoiser expects them and on
+    /// values that clipping would change.
+    fn hold(&self, scheduler: &mut dyn Scheduler, span: Range<usize>) -> Result<bool> {
         let silence = Silence::default();
-        let (mut samples, mut outputs, mut x) = (Vec::new(), Vec::new(), trial(0));
+        let (mut samples, mut outputs, mut x) = (Vec::new(), Vec::new(), vec![0.0; TRIAL]);
         for (at, (step, combination)) in span.zip(&self.steps).enumerate() {
             let before = std::mem::replace(&mut x, trial(2 * at));
+            x.iter_mut().for_each(|value| *value /= combination.input_scale);
             samples.push(x.clone());
             outputs.push(trial(2 * at + 1));
-            scheduler.step(step, &outputs[at], &mut x, &mut &silence)?;
-            let combined = (0..TRIAL).map(|i| {
-                let sum = |weights: &[f32], values: &[Vec<f32>]| -> f64 {
-                    let terms = weights.iter().zip(values.iter().rev());
-                    terms.map(|(weight, values)| f64::from(*weight) * f64::from(values[i])).sum()
-                };
-                let unchanged = f64::from(combination.unchanged) * f64::from(before[i]);
-                unchanged + sum(&combination.samples, &samples) + sum(&combination.outputs, &outputs)
-            });
-            let weights = combination.samples.iter().chain(&combination.outputs).chain([&combination.unchanged]);
-            let most = f64::from(MAGNITUDE) * weights.fold(1.0, |sum, weight| sum + f64::from(weight.abs()));
-            if x.iter().zip(combined).any(|(x, y)| !((f64::from(*x) - y).abs() <= 1e-5 * most)) {
+            let variances = (1..self.outputs).flat_map(|part| trial(3 * at + part)).map(|value| value / MAGNITUDE);
+            let output: Vec<f32> = outputs[at].iter().copied().chain(variances).collect();
+            scheduler.step(step, &output, &mut x, &mut &silence)?;
+            let combined: Vec<f64> = (0..TRIAL).map(|i| combination.at(i, &samples, &outputs, &before)).collect();
+            let largest = combined.iter().fold(0.0_f64, |most, value| most.max(value.abs()));
+            let off = x.iter().zip(&combined).map(|(x, y)| (f64::from(*x) - y).abs());
+            if off.fold(0.0, |most: f64, off| if off.is_nan() { off } else { most.max(off) }) / largest > TOLERANCE {
                 return Ok(false);
             }
         }
         Ok(true)
+    }
+}
+
+impl LinearStep {
+    /// The combination at one place, of all samples and model outputs so far, and of the result of the step before.
+    fn at(&self, place: usize, samples: &[Vec<f32>], outputs: &[Vec<f32>], before: &[f32]) -> f64 {
+        let product = |weight: &f32, values: &[f32]| f64::from(*weight) * f64::from(values[place]);
+        let sum = |weights: &[f32], values: &[Vec<f32>]| -> f64 {
+            weights.iter().zip(values.iter().rev()).map(|(weight, values)| product(weight, values)).sum()
+        };
+        product(&self.unchanged, before) + sum(&self.samples, samples) + sum(&self.outputs, outputs)
     }
 }
 

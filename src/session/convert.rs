@@ -6,7 +6,7 @@ use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 use ndarray::ArrayViewD;
 use ort::session::SessionInputValue;
-use ort::value::{DynValue, PrimitiveTensorElementType, TensorElementType, TensorRef};
+use ort::value::{DynValue, PrimitiveTensorElementType, Tensor, TensorElementType, TensorRef};
 
 use crate::tensor::{DType, TensorView};
 
@@ -66,6 +66,28 @@ pub(super) fn input<'v>(
 
         (view, dtype) => Err(format!("{} values cannot be converted to {dtype}", kind(view))),
     }
+}
+
+/// Converts `view` to a value with the graph's element type that owns its memory.
+///
+/// The error is as that of [`input`].
+pub(super) fn owned(view: &TensorView<'_>, dtype: DType) -> Result<DynValue, String> {
+    let mut buffer = Buffer::default();
+    let value = input(view, dtype, &mut buffer)?;
+    match dtype {
+        DType::F32 => copied::<f32>(&value),
+        DType::F16 => copied::<f16>(&value),
+        DType::Bf16 => copied::<bf16>(&value),
+        DType::F64 => copied::<f64>(&value),
+        DType::I64 => copied::<i64>(&value),
+        DType::I32 => copied::<i32>(&value),
+        _ => copied::<bool>(&value),
+    }
+}
+
+fn copied<T: PrimitiveTensorElementType + Clone + Debug + 'static>(value: &DynValue) -> Result<DynValue, String> {
+    let (shape, values) = value.try_extract_tensor::<T>().map_err(|e| e.to_string())?;
+    Tensor::from_array((shape.to_vec(), values.to_vec())).map(Tensor::into_dyn).map_err(|e| e.to_string())
 }
 
 /// Returns the name of the caller's type.

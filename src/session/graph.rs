@@ -11,10 +11,12 @@ use ort::value::DynValue;
 
 use super::Cancel;
 use super::convert::Buffer;
+use super::device_runs::DeviceRuns;
 use super::invoke::{OpenGraph, read};
 use super::library::Runtime;
 use super::options::SessionOptions;
 use super::placement::Placement;
+use super::provider::{ProviderChoice, find_provider};
 use crate::error::Result;
 use crate::tensor::{TensorInfo, TensorView, Weight};
 pub use graph_run::GraphRun;
@@ -35,6 +37,7 @@ pub struct Session {
     /// The graph opened for a single run with all threads, if concurrent runs share them otherwise.
     single_run: Option<SingleRunGraph>,
     placement: Placement,
+    providers: Vec<ProviderChoice>,
     runtime: Runtime,
 }
 
@@ -109,8 +112,49 @@ impl Session {
             single_run: (callers > 1 && stored).then(|| SingleRunGraph::Closed(path.to_path_buf(), options.clone())),
             callers,
             placement,
+            providers: options.providers.clone(),
             runtime: runtime.clone(),
         })
+    }
+
+    /// Opens a small graph in `bytes` on the same providers.
+    ///
+    /// # Errors
+    /// As [`Session::open`].
+    pub fn open_beside(&self, component: &str, bytes: Vec<u8>, cancel: &Cancel) -> Result<Self> {
+        let options = SessionOptions {
+            component: component.into(),
+            providers: self.providers.clone(),
+            cancel: cancel.clone(),
+            ..SessionOptions::default()
+        };
+        let opening = Opening { bytes: Some(bytes), ..Opening::shared(&options, 1) };
+        let (graph, placement) = open(&self.runtime, Path::new(component), &options, Vec::new(), opening)?;
+        Ok(Self {
+            buffers: graph.buffers(),
+            others: Vec::new(),
+            graph,
+            single_run: None,
+            callers: 1,
+            placement,
+            providers: options.providers,
+            runtime: self.runtime.clone(),
+        })
+    }
+
+    /// Returns true if the tensors of the first provider are not in the host's memory.
+    pub fn has_device_memory(&self) -> bool {
+        self.providers
+            .first()
+            .is_some_and(|choice| find_provider(&choice.name).is_ok_and(|known| known.memory.is_some()))
+    }
+
+    /// Prepares runs whose tensors stay on the device of the first provider.
+    ///
+    /// # Errors
+    /// [`Error::Graph`](crate::Error::Graph) if the runtime rejects it.
+    pub fn device_runs(&mut self) -> Result<DeviceRuns<'_>> {
+        DeviceRuns::new(&mut self.graph, self.providers.first())
     }
 
     /// Opens the graph in the file `path` with `options`, and writes it as ONNX Runtime optimized it to the file `to`,

@@ -151,7 +151,7 @@ fn invoke(
 }
 
 /// Returns the options of one run, with the default log level: a session opened at the verbose level would stay at it.
-fn run_options() -> ort::Result<RunOptions> {
+pub(super) fn run_options() -> ort::Result<RunOptions> {
     let mut options = RunOptions::new()?;
     options.set_log_level(LogLevel::Warning)?;
     Ok(options)

@@ -21,6 +21,7 @@
 
 mod cancel;
 mod convert;
+mod device_runs;
 mod fetch;
 mod graph;
 mod graph_error;
@@ -34,6 +35,7 @@ mod trial;
 mod weights;
 
 pub use cancel::Cancel;
+pub use device_runs::{DeviceRuns, DeviceTensor, Place};
 pub use fetch::{FetchEvent, InstalledBuild, PINNED_VERSION, install};
 pub use graph::{GraphRun, Session};
 pub use library::{

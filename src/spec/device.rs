@@ -25,6 +25,8 @@ pub struct DeviceSpec {
     /// `batching`: the way in which the rows of one call of the denoiser are run. With operators of our own, `auto` is
     /// `batched`, and `split` is `sequential`: each run is divided among all threads.
     pub batching: Batching,
+    /// `denoising_loop`: where samples are between two steps.
+    pub denoising_loop: DenoisingLoop,
     /// `optimize = true`: graphs that run on the CPU alone are optimized once, into the graph cache. With `false` they are
     /// opened as exported.
     pub optimize: bool,
@@ -75,6 +77,27 @@ impl Batching {
     }
 }
 
+/// Where samples are between two steps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum DenoisingLoop {
+    /// `auto`: on the device of the denoiser's provider if it has memory of its own and the run allows it, else in the host's
+    /// memory.
+    #[default]
+    Auto,
+    /// `host`: in the host's memory, where each prediction is copied to and each step is computed.
+    Host,
+    /// `device`: on the device; an error if the run does not allow it.
+    Device,
+}
+
+impl DenoisingLoop {
+    const NAMES: [(&'static str, Self); 3] = [("auto", Self::Auto), ("host", Self::Host), ("device", Self::Device)];
+
+    fn name(self) -> &'static str {
+        Self::NAMES.iter().find(|(_, place)| *place == self).map_or("auto", |(name, _)| name)
+    }
+}
+
 /// The type in which denoisers, ControlNets and VAEs multiply on the CPU. Sums are float32 in any case.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Precision {
@@ -103,6 +126,7 @@ impl Default for DeviceSpec {
             providers: vec!["cpu".into()],
             threads: None,
             batching: Batching::default(),
+            denoising_loop: DenoisingLoop::default(),
             optimize: true,
             precision: Precision::default(),
             fast_convolutions: false,
@@ -136,6 +160,11 @@ impl DeviceSpec {
         if let Some(name) = table.choice("batching", "way to run the rows", &ways) {
             let way = Batching::NAMES.iter().find(|(known, _)| *known == name);
             device.batching = way.map_or(Batching::Auto, |(_, batching)| *batching);
+        }
+        let places = DenoisingLoop::NAMES.map(|(name, _)| name);
+        if let Some(name) = table.choice("denoising_loop", "place of the denoising loop", &places) {
+            let place = DenoisingLoop::NAMES.iter().find(|(known, _)| *known == name);
+            device.denoising_loop = place.map_or(DenoisingLoop::Auto, |(_, place)| *place);
         }
         let precisions = Precision::NAMES.map(|(name, _)| name);
         if let Some(name) = table.choice("precision", "precision", &precisions) {
@@ -193,6 +222,8 @@ impl DeviceSpec {
         writer.strings("provider", &self.providers);
         writer.key_if("threads", self.threads.map(integer));
         writer.key_if("batching", (self.batching != Batching::Auto).then(|| self.batching.name()));
+        let place = (self.denoising_loop != DenoisingLoop::Auto).then(|| self.denoising_loop.name());
+        writer.key_if("denoising_loop", place);
         writer.key_if("optimize", (!self.optimize).then_some(false));
         let precision = (self.precision != Precision::default()).then(|| self.precision.name());
         writer.key_if("precision", precision);

@@ -122,7 +122,8 @@ fn asked_at_once(runtime: &Runtime, pipeline: &str, set: &[&str]) -> (usize, usi
                 largest = largest.max(LARGEST.get());
                 calls += 1;
             }
-            latents = size_of_val(step.sample.as_slice().expect("row-major"));
+            let sample = step.sample.expect("a sample in the host's memory");
+            latents = size_of_val(sample.as_slice().expect("row-major"));
             LARGEST.set(0);
         }
     };

@@ -112,6 +112,12 @@ pub(crate) const KEYS: &[KeyEntry] = &[
         T::Choice(&["auto", "batched", "split", "sequential"]),
         "The batching of the denoiser's rows.",
     ),
+    key(
+        "device",
+        "denoising_loop",
+        T::Choice(&["auto", "host", "device"]),
+        "Where samples are between two steps; on the device of a GPU's provider if the run allows it.",
+    ),
     key("device", "optimize", T::Switch, "Optimizes graphs into the graph cache; true by default."),
     key(
         "device",

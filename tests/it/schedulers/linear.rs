@@ -86,7 +86,7 @@ fn combinations_make_the_runs_of_every_scheduler() {
                     // A combination of keys that diffusers' class cannot compute either.
                     continue;
                 }
-                let found = LinearSteps::find(|| Ok(fresh(1)), span.clone()).expect("it steps");
+                let found = LinearSteps::find(|| Ok(fresh(1)), span.clone(), 1).expect("it steps");
                 let found = found.unwrap_or_else(|| panic!("{} with {table:?} is not linear", entry.name));
                 let added = found.noise_terms(fresh(IMAGES).as_mut(), span, LENGTH, &mut Stream::new(9));
                 let combined = combined_run(&found, &added.expect("it steps"), start);
@@ -95,8 +95,11 @@ fn combinations_make_the_runs_of_every_scheduler() {
                 compared += 1;
             }
         }
-        let is_stochastic =
-            LinearSteps::find(|| Ok(built(entry, &fitted(entry, &Config::new(), 5).expect("it builds"), 5, 1)), 0..5);
+        let is_stochastic = LinearSteps::find(
+            || Ok(built(entry, &fitted(entry, &Config::new(), 5).expect("it builds"), 5, 1)),
+            0..5,
+            1,
+        );
         let draws = is_stochastic.expect("it steps").expect("it is linear").draws_noise;
         assert!(draws || !entry.stochastic, "{}", entry.name);
     }
@@ -108,7 +111,7 @@ fn clipping_is_not_linear() {
     for (name, key) in [("ddim", "clip_sample"), ("ddpm", "clip_sample"), ("dpm-multistep", "thresholding")] {
         let table = table_of(&[(key, true.into())]);
         let entry = scheduler::find(name).expect("it is known");
-        let found = LinearSteps::find(|| Ok(built(entry, &table, 8, 1)), 0..8).expect("it steps");
+        let found = LinearSteps::find(|| Ok(built(entry, &table, 8, 1)), 0..8, 1).expect("it steps");
         assert_eq!(found, None, "{name}");
     }
 }

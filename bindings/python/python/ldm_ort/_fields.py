@@ -43,6 +43,7 @@ class Settings(TypedDict, total=False):
     provider: str | Sequence[str]
     threads: int
     batching: str
+    denoising_loop: str
     optimize: bool
     precision: str
     fast_convolutions: bool

@@ -1,0 +1,155 @@
+//! The denoising loop on a provider's device: a sample goes there once, and comes back when it is denoised.
+//!
+//! The denoiser's graph and a small graph of the step take turns; what one writes, the other reads on the device. Steps are
+//! linear combinations ([`LinearSteps`]), so that one form of graph is that of all schedulers.
+
+mod graph_writer;
+mod history;
+mod obstacle;
+mod read_back;
+mod setup;
+mod step_graph;
+
+use std::ops::Range;
+
+use ndarray::{ArrayD, IxDyn};
+
+use super::form::Form;
+use super::graph::GraphDenoiser;
+use super::{Call, Step, StepWatcher, UnmaskedLatents, at_step, view};
+use crate::error::{Error, Result};
+use crate::scheduler::{LinearSteps, Noise, Scheduler};
+use crate::session::{DeviceRuns, Place};
+use crate::tensor::require_finite;
+use history::{History, Made};
+pub use obstacle::Obstacle;
+use read_back::ReadBack;
+use setup::Formed;
+use step_graph::{GUIDED_COPY, INDEX, NEXT, NEXT_COPY, NEXT_INDEX, NEXT_INPUT, NEXT_TIMESTEP, PREDICTION, SAMPLE_COPY};
+
+/// A run whose samples stay on the device of the denoiser's provider.
+pub struct DeviceLoop<'m> {
+    /// A scheduler that has taken no step.
+    pub scheduler: &'m dyn Scheduler,
+    /// The combinations of the evaluations `span`.
+    pub steps: &'m LinearSteps,
+    /// The evaluations, indices into the scheduler's timesteps.
+    pub span: Range<usize>,
+    /// What an inpainting mask preserves.
+    pub unmasked: Option<&'m UnmaskedLatents>,
+}
+
+/// The noise of a run.
+pub struct DrawnNoise<'n> {
+    /// Another scheduler of the same run that has taken no step, which scales the noise.
+    pub scheduler: &'n mut dyn Scheduler,
+    /// The noise.
+    pub noise: &'n mut dyn Noise,
+}
+
+/// The two graphs that take turns.
+struct Turns<'t> {
+    denoiser: DeviceRuns<'t>,
+    step: DeviceRuns<'t>,
+    history: History,
+    /// The names of the denoiser's sample, timestep and output.
+    names: [&'t str; 3],
+    cancel: crate::session::Cancel,
+}
+
+impl DeviceLoop<'_> {
+    /// Denoises `sample` in place with a denoiser that has no [`Obstacle`]. `watch` observes each step.
+    ///
+    /// # Errors
+    /// As [`denoise`](super::denoise), but values that are not finite are found when the sample has come back.
+    pub fn run(
+        &self,
+        model: &mut GraphDenoiser<'_>,
+        sample: &mut ArrayD<f32>,
+        drawn: DrawnNoise<'_>,
+        watch: &mut dyn StepWatcher,
+    ) -> Result<()> {
+        let (form, cancel) = (Form::of(model.signature, model.channels), model.cancel.clone());
+        let mut back = ReadBack::new(form, sample)?;
+        self.scale_first(model, sample);
+        let rooms = &mut [Vec::new(), Vec::new()];
+        let [sample_room, input_room] = rooms;
+        let formed = Formed {
+            form,
+            sample: form.sample(sample.view(), sample_room)?,
+            input_shape: model.input.shape().try_into().unwrap_or_default(),
+            input: form.sample(model.input.view(), input_room)?,
+        };
+        let graph = self.step_graph(model, &formed);
+        let mut step_session = model.session.open_beside("step", graph.encode(), &cancel)?;
+        let mut step = step_session.device_runs()?;
+        self.set_step_inputs(&mut step, &graph, &formed, sample.shape(), drawn)?;
+        let history = History::new(self.steps.reach(), graph.takes_unchanged());
+        history.set(&mut step, &formed.sample)?;
+        let signature = model.signature;
+        let denoiser = self.denoiser_runs(model.session, (signature, &model.condition), &formed)?;
+        let names = [&signature.sample, &signature.timestep, &signature.output].map(|info| info.name.as_str());
+        let mut turns = Turns { denoiser, step, history, names, cancel };
+        let calls = self.span.len();
+        for index in 0..calls {
+            self.step(index, &mut turns, &mut back, watch)?;
+            model.evaluations += model.guidance.branches().len();
+        }
+        drop(turns);
+        let end = self.call(calls.saturating_sub(1)).position(back.images);
+        require_finite(&back.sample, "the latents", end.step, end.steps)?;
+        *sample = ArrayD::from_shape_vec(IxDyn(sample.shape()), back.sample)
+            .map_err(|e| Error::internal("latents", e.to_string()))?;
+        Ok(())
+    }
+
+    fn call(&self, index: usize) -> Call {
+        let timestep = self.steps.steps.get(index).map_or(0.0, |step| step.timestep);
+        Call { index, total: self.span.len(), order: self.scheduler.order(), timestep }
+    }
+
+    /// One evaluation of the denoiser and its step.
+    fn step(
+        &self,
+        index: usize,
+        turns: &mut Turns<'_>,
+        back: &mut ReadBack<'_>,
+        watch: &mut dyn StepWatcher,
+    ) -> Result<()> {
+        let call = self.call(index);
+        let position = call.position(back.images);
+        let [sample_name, timestep_name, output_name] = turns.names;
+        let is_last = index + 1 == call.total;
+        let wants_x0 = watch.wants_x0(index + 1, call.total, call.order);
+        let wanted = turns.history.outputs(call, wants_x0, watch.wants_sample());
+        let mut run = || -> Result<Made> {
+            let predicted = turns.denoiser.run(&[(output_name, Place::Device)], &turns.cancel)?;
+            predicted.iter().try_for_each(|prediction| turns.step.bind(PREDICTION, prediction))?;
+            turns.history.bind(&mut turns.step)?;
+            Ok(Made::new(&wanted, turns.step.run(&wanted, &turns.cancel)?))
+        };
+        let mut made = run().map_err(|error| at_step(error, position))?;
+        let copied = made.take(if is_last { NEXT } else { NEXT_COPY });
+        copied.iter().try_for_each(|sample| back.read_sample(sample))?;
+        if !is_last {
+            turns.denoiser.bind(sample_name, &made.require(NEXT_INPUT)?)?;
+            turns.denoiser.bind(timestep_name, &made.require(NEXT_TIMESTEP)?)?;
+            turns.step.bind(INDEX, &made.require(NEXT_INDEX)?)?;
+        }
+        if wants_x0 {
+            let before = if index > 0 { Some(made.require(SAMPLE_COPY)?) } else { None };
+            let guided = made.require(GUIDED_COPY)?;
+            back.read_x0(before.as_ref(), &guided, (self.scheduler, self.span.start + index), self.unmasked)?;
+        }
+        turns.history.advance(&mut made);
+        let state = Step {
+            call: index + 1,
+            calls: call.total,
+            timestep: call.timestep,
+            images: back.images,
+            sample: if copied.is_some() { Some(view(&back.shape(), &back.sample)?) } else { None },
+            x0: if wants_x0 { Some(view(&back.shape(), &back.x0)?) } else { None },
+        };
+        watch.observe(state).map_err(|error| at_step(error, position))
+    }
+}

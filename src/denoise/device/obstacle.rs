@@ -1,0 +1,49 @@
+//! Reasons for the loop on the host.
+
+use crate::denoise::graph::GraphDenoiser;
+
+/// The reason why a run needs the loop on the host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Obstacle {
+    /// Steps that are no linear combinations, or lose digits as such.
+    #[error(
+        "the scheduler's steps are not linear, as with clipping or dynamic thresholding, or begin at a signal-to-noise ratio \
+         near zero"
+    )]
+    Scheduler,
+    /// A guidance interval.
+    #[error("guidance_interval changes the branches during the run")]
+    GuidanceInterval,
+    /// Tiles.
+    #[error("the sample is denoised in tiles")]
+    Tiles,
+    /// ControlNets.
+    #[error("ControlNets run at each step")]
+    ControlNets,
+    /// A cache of the denoiser's outputs.
+    #[error("[cache] skips evaluations")]
+    Cache,
+    /// Several runs of the graph in one call.
+    #[error("a call takes several runs of the denoiser's graph")]
+    Rows,
+}
+
+impl GraphDenoiser<'_> {
+    /// Returns true if the first provider of its graph has memory of its own.
+    pub fn has_device_memory(&self) -> bool {
+        self.session.has_device_memory()
+    }
+
+    /// Returns the reason why this denoiser needs the loop on the host, if there is one.
+    pub fn obstacle(&self) -> Option<Obstacle> {
+        let obstacles = [
+            (self.interval.is_some(), Obstacle::GuidanceInterval),
+            (self.batch.split().is_some(), Obstacle::Tiles),
+            (!self.controls.is_empty(), Obstacle::ControlNets),
+            (self.shallow.is_some(), Obstacle::Cache),
+            (self.chunk != self.prompted.len(), Obstacle::Rows),
+        ];
+        obstacles.into_iter().find_map(|(holds, obstacle)| holds.then_some(obstacle))
+    }
+}

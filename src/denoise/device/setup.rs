@@ -1,0 +1,129 @@
+//! What goes to the device before the first step.
+
+use ndarray::{ArrayD, ArrayView, ArrayViewD, Axis, IxDyn, Slice};
+
+use super::step_graph::{EXTRA, INDEX, KEPT, MASK, NOISE, StepGraph};
+use super::{DeviceLoop, DrawnNoise};
+use crate::bundle::DenoiserSignature;
+use crate::denoise::Condition;
+use crate::denoise::feed::{switches, timestep};
+use crate::denoise::form::Form;
+use crate::denoise::graph::GraphDenoiser;
+use crate::error::{Error, Result};
+use crate::session::{DeviceRuns, Session};
+use crate::tensor::{Tensor, TensorView};
+
+/// Arrays of the host in the form of the denoiser's graph.
+pub(super) struct Formed<'v> {
+    pub form: Form<'v>,
+    /// The sample.
+    pub sample: ArrayViewD<'v, f32>,
+    /// The denoiser's first input: the sample, scaled, and channels or tokens behind it.
+    pub input: ArrayViewD<'v, f32>,
+    /// `[rows, c, h, w]` of the input.
+    pub input_shape: [usize; 4],
+}
+
+impl DeviceLoop<'_> {
+    /// Writes the first sample, scaled for the denoiser, into each row of its input.
+    pub(super) fn scale_first(&self, model: &mut GraphDenoiser<'_>, sample: &ArrayD<f32>) {
+        let sample = sample.as_slice().unwrap_or_default();
+        let mut scaled = vec![0.0; sample.len()];
+        self.scheduler.scale_model_input(self.span.start, sample, &mut scaled);
+        model.fill_input(&scaled);
+    }
+
+    pub(super) fn step_graph(&self, model: &GraphDenoiser<'_>, formed: &Formed<'_>) -> StepGraph<'_> {
+        let signature = model.signature;
+        let [rows, taken, height, width] = formed.input_shape;
+        let outputs = model.output.shape().get(1).copied().unwrap_or(taken);
+        let time = |timestep: f64| {
+            let time = formed.form.time(timestep);
+            if signature.timestep.dtype.is_integer() { time.round() as f32 } else { time as f32 }
+        };
+        StepGraph {
+            steps: self.steps,
+            timesteps: self.steps.steps.iter().map(|step| time(step.timestep)).collect(),
+            guidance: model.guidance,
+            sample: formed.sample.shape().to_vec(),
+            taken: formed.input.shape()[1],
+            made: formed.form.output_shape(rows, taken, [outputs, height, width])[1],
+            dtypes: [signature.sample.dtype, signature.timestep.dtype, signature.output.dtype],
+            timestep: timestep(&signature.timestep, &signature.sample, rows, 0.0).shape().to_vec(),
+            is_masked: self.unmasked.is_some(),
+        }
+    }
+
+    /// Sets the inputs of the step that stay as they are, and the first index.
+    pub(super) fn set_step_inputs(
+        &self,
+        step: &mut DeviceRuns<'_>,
+        graph: &StepGraph<'_>,
+        formed: &Formed<'_>,
+        shape: &[usize],
+        drawn: DrawnNoise<'_>,
+    ) -> Result<()> {
+        step.set(INDEX, &TensorView::I64(ArrayD::zeros(IxDyn(&[1])).view()))?;
+        let len = shape.iter().product();
+        if self.steps.draws_noise {
+            let terms = self.steps.noise_terms(drawn.scheduler, self.span.clone(), len, drawn.noise)?;
+            step.set(NOISE, &TensorView::F32(stacked(formed, shape, &terms)?.view()))?;
+        }
+        if let Some(unmasked) = self.unmasked {
+            let mut buffer = vec![0.0; len];
+            let kept = self.span.clone().map(|step| {
+                let mut kept = vec![0.0; len];
+                let next = Some(step + 1).filter(|next| *next < self.span.end);
+                unmasked.restore(self.scheduler, next, &mut kept, &mut buffer);
+                kept
+            });
+            let kept: Vec<Vec<f32>> = kept.collect();
+            step.set(KEPT, &TensorView::F32(stacked(formed, shape, &kept)?.view()))?;
+            let mut room = Vec::new();
+            let mask = formed.form.sample(unmasked.mask.view(), &mut room)?;
+            step.set(MASK, &TensorView::F32(mask))?;
+        }
+        if graph.takes_extra() {
+            let behind = Slice::from(formed.sample.shape()[1]..);
+            step.set(EXTRA, &TensorView::F32(formed.input.slice_axis(Axis(1), behind)))?;
+        }
+        Ok(())
+    }
+
+    /// Sets all inputs of the denoiser's graph, those of the first call among them.
+    pub(super) fn denoiser_runs<'s>(
+        &self,
+        session: &'s mut Session,
+        (signature, condition): (&DenoiserSignature, &Condition),
+        formed: &Formed<'_>,
+    ) -> Result<DeviceRuns<'s>> {
+        let [rows, taken, height, width] = formed.input_shape;
+        let mut runs = session.device_runs()?;
+        let first = self.steps.steps.first().map_or(0.0, |step| step.timestep);
+        let time: Tensor = timestep(&signature.timestep, &signature.sample, rows, formed.form.time(first));
+        runs.set(&signature.timestep.name, &time.view())?;
+        runs.set(&signature.sample.name, &TensorView::F32(formed.input.view()))?;
+        for (name, places) in formed.form.positions(rows, [taken, height, width], condition.tokens()) {
+            runs.set(name, &TensorView::F32(places.view()))?;
+        }
+        for (info, value) in condition.rows(&signature.inputs, Slice::from(..rows)) {
+            runs.set(&info.name, &TensorView::F32(value))?;
+        }
+        for (name, value) in switches(&signature.constants) {
+            runs.set(name, &TensorView::Bool(value.view()))?;
+        }
+        Ok(runs)
+    }
+}
+
+/// One array of a part for each step, in the form of the graph.
+fn stacked(formed: &Formed<'_>, shape: &[usize], parts: &[Vec<f32>]) -> Result<ArrayD<f32>> {
+    let mut values = Vec::with_capacity(parts.len() * formed.sample.len());
+    let mut room = Vec::new();
+    let misfit = |e: ndarray::ShapeError| Error::internal("latents", e.to_string());
+    for part in parts {
+        let planes = ArrayView::from_shape(IxDyn(shape), part).map_err(misfit)?;
+        values.extend(formed.form.sample(planes, &mut room)?.iter());
+    }
+    ArrayD::from_shape_vec(IxDyn(&[&[parts.len()], formed.sample.shape()].concat()), values).map_err(misfit)
+}
