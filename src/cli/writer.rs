@@ -199,7 +199,7 @@ impl ImageWriter<'_> {
             "height": image.height(),
             "steps": record.steps,
             "precision": record.precision.as_deref().unwrap_or(FLOAT32),
-            "denoising_loop": if image.is_on_device() { "device" } else { "host" },
+            "denoising_loop": if image.device_copies().is_some() { "device" } else { "host" },
             "calls": image.calls(),
             "seconds": image.seconds(),
             "timings": {

@@ -1,6 +1,6 @@
 //! ControlNets: residuals for a UNet's skip connections (Zhang et al. 2023, arXiv 2302.05543).
 
-use ndarray::{ArrayD, Axis, IxDyn, Slice, concatenate};
+use ndarray::{ArrayD, ArrayViewD, Axis, IxDyn, Slice, concatenate};
 
 use super::feed::{pad_rows, switches, timestep};
 use super::graph::ControlInputs;
@@ -24,18 +24,18 @@ pub struct ControlWeight {
 
 impl ControlWeight {
     /// The scale at one call of the model.
-    fn scale_at(&self, call: Call) -> f64 {
+    pub(super) fn scale_at(&self, call: Call) -> f64 {
         if self.share.holds(call) { self.scale } else { 0.0 }
     }
 }
 
 /// An open ControlNet with the image that it follows.
 pub struct Control<'a> {
-    session: &'a mut Session,
-    signature: &'a ControlNetSignature,
+    pub(super) session: &'a mut Session,
+    pub(super) signature: &'a ControlNetSignature,
     /// `[1, 3, h, w]`
     image: &'a ArrayD<f32>,
-    weight: ControlWeight,
+    pub(super) weight: ControlWeight,
     /// The shapes of the residuals, once the graph has run.
     shapes: Vec<IxDyn>,
 }
@@ -98,14 +98,19 @@ impl<'a> Control<'a> {
         Ok(residuals)
     }
 
+    /// The image, `[rows, 3, h, w]`.
+    pub(super) fn image_of_rows(&self, rows: usize) -> Result<ArrayViewD<'a, f32>> {
+        let image: &'a ArrayD<f32> = self.image;
+        let shape = IxDyn(&[&[rows], &image.shape()[1..]].concat());
+        let misfit = || Error::internal("control.image", "one image does not stand for a batch");
+        image.broadcast(shape).ok_or_else(misfit)
+    }
+
     fn run(&mut self, inputs: &ControlInputs<'_>, scale: f64, call: Call, cancel: &Cancel) -> Result<Vec<ArrayD<f32>>> {
         let rows = inputs.sample.shape()[0];
         let chunk = self.signature.batch.unwrap_or(rows).max(1);
         let padded = rows.div_ceil(chunk) * chunk;
-        let shape = IxDyn(&[&[chunk], &self.image.shape()[1..]].concat());
-        let Some(image) = self.image.broadcast(shape) else {
-            return Err(Error::internal("control.image", "one image does not stand for a batch"));
-        };
+        let image = self.image_of_rows(chunk)?;
         let t = timestep(&self.signature.timestep, &self.signature.sample, chunk, call.timestep);
         let scale = self.signature.scale.as_ref().map(|info| {
             let ones = vec![1; info.shape.len()];

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use ndarray::ArrayViewD;
 
 use super::recorder::Recorder;
+use crate::denoise::DeviceCopies;
 use crate::error::{Error, Result};
 use crate::execution::FinishedImage;
 use crate::image::{ImageFormat, Rgb8, encode_as, save_png};
@@ -81,9 +82,9 @@ impl Image {
         self.made.calls
     }
 
-    /// True if its samples stayed on the provider's device between the steps of the last stage.
-    pub fn is_on_device(&self) -> bool {
-        self.made.is_on_device
+    /// The copies of a denoising loop on the provider's device, in the last stage; `None` if it was the host's.
+    pub fn device_copies(&self) -> Option<DeviceCopies> {
+        self.made.device_copies
     }
 
     /// The number of `[[stage]]` tables that it went through.

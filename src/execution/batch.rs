@@ -12,7 +12,7 @@ use super::finished_image::Timings;
 use super::interrupt::report;
 use super::parts::{Decoding, Opener, Parts};
 use super::pool::Pool;
-use crate::denoise::{BatchNoise, Evaluations};
+use crate::denoise::{BatchNoise, DeviceCopies, Evaluations};
 use crate::error::Result;
 use crate::image::{self, Rgb8};
 use crate::plan::{ControlPart, ExecutionPlan, RunPlan, RunSettings};
@@ -59,8 +59,8 @@ pub(super) struct DenoisedBatch {
     paste: Option<Paste>,
     pub(super) calls: usize,
     pub(super) evaluations: Evaluations,
-    /// True if the samples stayed on the provider's device.
-    pub(super) is_on_device: bool,
+    /// The copies of a loop on the provider's device; `None` if it was the host's.
+    pub(super) device_copies: Option<DeviceCopies>,
     /// The request's settings as it was run.
     pub(super) settings: Arc<RunSettings>,
     /// Each image's share of the time that it took.
@@ -115,7 +115,7 @@ impl<'a> ModelRun<'a> {
             end: span.end,
         };
         let outcome = denoising.run(parts, start, scheduler.as_mut(), &mut noise, observer)?;
-        let LoopOutcome { latents, paste, calls, evaluations, is_on_device, previews } = outcome;
+        let LoopOutcome { latents, paste, calls, evaluations, device_copies, previews } = outcome;
         let denoised = Instant::now();
         timings.open += opened.as_secs_f64();
         timings.prepare += (prepared - started - opened).as_secs_f64();
@@ -127,7 +127,7 @@ impl<'a> ModelRun<'a> {
         self.wait_checked()?;
         let seconds = (denoised - started).as_secs_f64() / images as f64;
         let settings = Arc::new(RunSettings::of(request, &self.plan.model));
-        Ok(DenoisedBatch { indices, latents, paste, calls, evaluations, is_on_device, settings, seconds })
+        Ok(DenoisedBatch { indices, latents, paste, calls, evaluations, device_copies, settings, seconds })
     }
 
     /// Makes the image of one row of a batch, and returns it with the seconds that decoding took.

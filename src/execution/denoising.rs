@@ -10,8 +10,8 @@ use super::interrupt::{of_images, report};
 use super::parts::Denoising;
 use super::previews::Watching;
 use crate::denoise::{
-    Batch, BatchNoise, CachedDenoiser, Control, Denoiser, DeviceLoop, DrawnNoise, Evaluations, GraphDenoiser, Obstacle,
-    Shallow, denoise,
+    Batch, BatchNoise, CachedDenoiser, Control, Denoiser, DeviceCopies, DeviceLoop, DrawnNoise, Evaluations,
+    GraphDenoiser, Obstacle, Shallow, denoise,
 };
 use crate::error::{Error, Result};
 use crate::plan::{ExecutionPlan, RunPlan};
@@ -40,8 +40,8 @@ pub(super) struct LoopOutcome {
     pub(super) paste: Option<Paste>,
     pub(super) calls: usize,
     pub(super) evaluations: Evaluations,
-    /// True if the samples stayed on the provider's device.
-    pub(super) is_on_device: bool,
+    /// The copies of a loop on the provider's device; `None` if it was the host's.
+    pub(super) device_copies: Option<DeviceCopies>,
     /// The time that previews took.
     pub(super) previews: Duration,
 }
@@ -90,13 +90,13 @@ impl DenoisingLoop<'_> {
         let steps = begin..self.end;
         let full = steps.len() * guidance.branches().len();
         let linear = self.linear_steps(&model, steps.clone())?;
-        let is_on_device = linear.is_some();
+        let mut device_copies = None;
         let denoised = match linear {
             Some(linear) => {
                 let run = DeviceLoop { scheduler, steps: &linear, span: steps, unmasked: keep.as_ref() };
                 let mut stepped = request.scheduler.build(&request.schedule(self.images.len()))?;
                 let drawn = DrawnNoise { scheduler: stepped.as_mut(), noise };
-                run.run(&mut model, &mut sample, drawn, &mut watch)
+                run.run(&mut model, &mut sample, drawn, &mut watch).map(|copies| device_copies = Some(copies))
             }
             None => {
                 let mut cached = request.cache.as_ref().map(|cache| CachedDenoiser::new(&mut model, cache));
@@ -110,7 +110,7 @@ impl DenoisingLoop<'_> {
         denoised.map_err(|error| of_images(error, first, of))?;
         let evaluations = Evaluations { made: model.evaluations(), shallow: model.shallow_evaluations(), total: full };
         let Watching { calls, took: previews, .. } = watch;
-        Ok(LoopOutcome { latents: sample, paste, calls, evaluations, is_on_device, previews })
+        Ok(LoopOutcome { latents: sample, paste, calls, evaluations, device_copies, previews })
     }
 
     /// Returns the run's steps for a loop on the device; `None` for the loop on the host.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use ndarray::ArrayD;
 
-use crate::denoise::Evaluations;
+use crate::denoise::{DeviceCopies, Evaluations};
 use crate::image::Rgb8;
 use crate::plan::RunSettings;
 
@@ -29,8 +29,8 @@ pub struct FinishedImage {
     pub evaluations: Vec<Evaluations>,
     /// The settings of the request as it was run at each stage so far.
     pub settings: Vec<Arc<RunSettings>>,
-    /// True if its samples stayed on the provider's device between the steps of the last stage.
-    pub is_on_device: bool,
+    /// The copies of a denoising loop on the provider's device, in the last stage; `None` if it was the host's.
+    pub device_copies: Option<DeviceCopies>,
     /// Seconds from the start of its batch to its pixels, its share of the batch's denoising, of all stages so far.
     pub seconds: f64,
     /// The number of `[[stage]]` tables it went through.

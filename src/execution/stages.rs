@@ -11,7 +11,7 @@ use super::finished_image::{FinishedImage, Timings};
 use super::interrupt::report;
 use super::pool::{Pool, ReadyModel};
 use super::position::{batches, request_of};
-use crate::denoise::Evaluations;
+use crate::denoise::{DeviceCopies, Evaluations};
 use crate::error::{Error, Result};
 use crate::image::Rgb8;
 use crate::plan::{Plan, RunSettings};
@@ -30,7 +30,7 @@ pub(super) struct StageImage {
     evaluations: Vec<Evaluations>,
     /// One for each stage so far.
     settings: Vec<Arc<RunSettings>>,
-    is_on_device: bool,
+    device_copies: Option<DeviceCopies>,
     seconds: f64,
 }
 
@@ -48,7 +48,7 @@ impl StageImage {
             calls: calls + batch.calls,
             evaluations,
             settings,
-            is_on_device: batch.is_on_device,
+            device_copies: batch.device_copies,
             seconds: seconds + batch.seconds,
         }
     }
@@ -131,7 +131,7 @@ impl<'a> StageRun<'a> {
             calls: image.calls,
             evaluations: image.evaluations.clone(),
             settings: image.settings.clone(),
-            is_on_device: image.is_on_device,
+            device_copies: image.device_copies,
             seconds: image.seconds,
             stages: self.at,
         };

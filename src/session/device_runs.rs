@@ -54,6 +54,7 @@ pub struct DeviceRuns<'s> {
     binding: IoBinding,
     device: MemoryInfo<'static>,
     host: MemoryInfo<'static>,
+    copies: [usize; 2],
 }
 
 impl<'s> DeviceRuns<'s> {
@@ -72,7 +73,7 @@ impl<'s> DeviceRuns<'s> {
             Ok((graph.inner.create_binding()?, device, host))
         };
         let (binding, device, host) = prepare(graph).map_err(|e| failed(graph, error_message(&e)))?;
-        Ok(Self { graph, binding, device, host })
+        Ok(Self { graph, binding, device, host, copies: [0; 2] })
     }
 
     /// Copies an input to the device, converted to the graph's element type.
@@ -85,6 +86,7 @@ impl<'s> DeviceRuns<'s> {
         };
         let about = |problem: String| failed(self.graph, format!("input {input}: {problem}"));
         let value = convert::owned(value, info.dtype).map_err(about)?;
+        self.copies[0] += 1;
         self.binding.bind_input(input, &value).map_err(|e| about(error_message(&e)))
     }
 
@@ -97,6 +99,11 @@ impl<'s> DeviceRuns<'s> {
         self.binding.bind_input(input, &tensor.value).map_err(about)
     }
 
+    /// Returns the number of tensors that were copied to the device so far, and of those copied to the host.
+    pub fn copies(&self) -> [usize; 2] {
+        self.copies
+    }
+
     /// Runs the graph and returns the named outputs in their order, each a new tensor.
     ///
     /// # Errors
@@ -106,6 +113,7 @@ impl<'s> DeviceRuns<'s> {
         cancel.check()?;
         let mut run = || -> ort::Result<Vec<DynValue>> {
             self.binding.clear_outputs();
+            self.copies[1] += outputs.iter().filter(|(_, place)| *place == Place::Host).count();
             for &(name, place) in outputs {
                 let memory = if place == Place::Device { &self.device } else { &self.host };
                 self.binding.bind_output_to_device(name, memory)?;

@@ -1,5 +1,7 @@
 //! Writes a graph node by node.
 
+use prost::Message;
+
 use super::step_graph::INDEX;
 use crate::bundle::proto::{
     AttributeProto, Dimension, GraphProto, ModelProto, NodeProto, OperatorSetProto, ShapeProto, TensorType, TypeProto,
@@ -25,6 +27,17 @@ pub(super) struct GraphWriter {
 impl GraphWriter {
     pub fn input(&mut self, name: &str, dtype: DType, shape: &[usize]) {
         self.graph.input.push(value_info(name, dtype, shape));
+    }
+
+    /// An input of any shape.
+    pub fn shapeless_input(&mut self, name: &str, dtype: DType) {
+        self.graph.input.push(shapeless(name, dtype));
+    }
+
+    /// As [`GraphWriter::output`], of any shape.
+    pub fn shapeless_output(&mut self, name: &str, value: &str, dtype: DType) {
+        self.push("Identity", &[value], &[name], Vec::new());
+        self.graph.output.push(shapeless(name, dtype));
     }
 
     /// Makes `value` an output under a name of its own.
@@ -91,13 +104,15 @@ impl GraphWriter {
         self.node("Gather", &[&values, INDEX])
     }
 
-    pub fn into_model(self) -> ModelProto {
-        ModelProto {
+    /// The graph as an ONNX file.
+    pub fn encode(self) -> Vec<u8> {
+        let model = ModelProto {
             ir_version: IR,
             graph: Some(self.graph),
             opset_import: vec![OperatorSetProto { domain: String::new(), version: OPSET }],
             ..ModelProto::default()
-        }
+        };
+        model.encode_to_vec()
     }
 
     fn with(&mut self, operator: &str, inputs: &[&str], attributes: Vec<AttributeProto>) -> String {
@@ -124,6 +139,11 @@ fn int(name: &str, i: i64) -> AttributeProto {
 
 fn ints(name: &str, ints: &[i64]) -> AttributeProto {
     AttributeProto { name: name.into(), ints: ints.to_vec(), r#type: INTS, ..AttributeProto::default() }
+}
+
+fn shapeless(name: &str, dtype: DType) -> ValueInfoProto {
+    let tensor_type = TensorType { elem_type: dtype.to_onnx(), shape: None };
+    ValueInfoProto { name: name.into(), r#type: Some(TypeProto { tensor_type: Some(tensor_type) }) }
 }
 
 fn value_info(name: &str, dtype: DType, shape: &[usize]) -> ValueInfoProto {

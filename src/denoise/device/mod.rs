@@ -3,6 +3,7 @@
 //! The denoiser's graph and a small graph of the step take turns; what one writes, the other reads on the device. Steps are
 //! linear combinations ([`LinearSteps`]), so that one form of graph is that of all schedulers.
 
+mod control;
 mod graph_writer;
 mod history;
 mod obstacle;
@@ -21,6 +22,7 @@ use crate::error::{Error, Result};
 use crate::scheduler::{LinearSteps, Noise, Scheduler};
 use crate::session::{DeviceRuns, Place};
 use crate::tensor::require_finite;
+use control::{DeviceControls, sum_graph};
 use history::{History, Made};
 pub use obstacle::Obstacle;
 use read_back::ReadBack;
@@ -47,8 +49,20 @@ pub struct DrawnNoise<'n> {
     pub noise: &'n mut dyn Noise,
 }
 
-/// The two graphs that take turns.
+/// The tensors that a run copied between the host and the device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
+pub struct DeviceCopies {
+    /// To the device before the first step: the sample, and all that does not change.
+    pub before: usize,
+    /// To the device during the run.
+    pub during: usize,
+    /// To the host: the last sample, and what the watcher requests.
+    pub to_host: usize,
+}
+
+/// The graphs that take turns.
 struct Turns<'t> {
+    controls: Option<DeviceControls<'t>>,
     denoiser: DeviceRuns<'t>,
     step: DeviceRuns<'t>,
     history: History,
@@ -57,8 +71,18 @@ struct Turns<'t> {
     cancel: crate::session::Cancel,
 }
 
+impl Turns<'_> {
+    /// Tensors copied to the device so far, and to the host.
+    fn copies(&self) -> [usize; 2] {
+        let controls = self.controls.as_ref().map_or([0; 2], DeviceControls::copies);
+        let all = [self.denoiser.copies(), self.step.copies(), controls];
+        all.iter().fold([0; 2], |sum, copies| [sum[0] + copies[0], sum[1] + copies[1]])
+    }
+}
+
 impl DeviceLoop<'_> {
-    /// Denoises `sample` in place with a denoiser that has no [`Obstacle`]. `watch` observes each step.
+    /// Denoises `sample` in place with a denoiser that has no [`Obstacle`], and returns the number of copies. `watch` observes
+    /// each step.
     ///
     /// # Errors
     /// As [`denoise`](super::denoise), but values that are not finite are found when the sample has come back.
@@ -68,7 +92,7 @@ impl DeviceLoop<'_> {
         sample: &mut ArrayD<f32>,
         drawn: DrawnNoise<'_>,
         watch: &mut dyn StepWatcher,
-    ) -> Result<()> {
+    ) -> Result<DeviceCopies> {
         let (form, cancel) = (Form::of(model.signature, model.channels), model.cancel.clone());
         let mut back = ReadBack::new(form, sample)?;
         self.scale_first(model, sample);
@@ -84,23 +108,34 @@ impl DeviceLoop<'_> {
         let mut step_session = model.session.open_beside("step", graph.encode(), &cancel)?;
         let mut step = step_session.device_runs()?;
         self.set_step_inputs(&mut step, &graph, &formed, sample.shape(), drawn)?;
+        let signature = model.signature;
         let history = History::new(self.steps.reach(), graph.takes_unchanged());
         history.set(&mut step, &formed.sample)?;
-        let signature = model.signature;
+        let mut sum = match model.controls.len() {
+            0 | 1 => None,
+            several => Some(model.session.open_beside("residuals", sum_graph(several, signature), &cancel)?),
+        };
+        let first = formed.form.time(self.call(0).timestep);
+        let controls = match model.controls.as_mut_slice() {
+            [] => None,
+            all => Some(DeviceControls::new(all, sum.as_mut(), (signature, &model.condition), &formed, first)?),
+        };
         let denoiser = self.denoiser_runs(model.session, (signature, &model.condition), &formed)?;
         let names = [&signature.sample, &signature.timestep, &signature.output].map(|info| info.name.as_str());
-        let mut turns = Turns { denoiser, step, history, names, cancel };
+        let mut turns = Turns { controls, denoiser, step, history, names, cancel };
+        let [before, _] = turns.copies();
         let calls = self.span.len();
         for index in 0..calls {
             self.step(index, &mut turns, &mut back, watch)?;
             model.evaluations += model.guidance.branches().len();
         }
+        let [to_device, to_host] = turns.copies();
         drop(turns);
         let end = self.call(calls.saturating_sub(1)).position(back.images);
         require_finite(&back.sample, "the latents", end.step, end.steps)?;
         *sample = ArrayD::from_shape_vec(IxDyn(sample.shape()), back.sample)
             .map_err(|e| Error::internal("latents", e.to_string()))?;
-        Ok(())
+        Ok(DeviceCopies { before, during: to_device - before, to_host })
     }
 
     fn call(&self, index: usize) -> Call {
@@ -123,7 +158,9 @@ impl DeviceLoop<'_> {
         let wants_x0 = watch.wants_x0(index + 1, call.total, call.order);
         let wanted = turns.history.outputs(call, wants_x0, watch.wants_sample());
         let mut run = || -> Result<Made> {
-            let predicted = turns.denoiser.run(&[(output_name, Place::Device)], &turns.cancel)?;
+            let denoiser = &mut turns.denoiser;
+            turns.controls.iter_mut().try_for_each(|controls| controls.run(call, denoiser, &turns.cancel))?;
+            let predicted = denoiser.run(&[(output_name, Place::Device)], &turns.cancel)?;
             predicted.iter().try_for_each(|prediction| turns.step.bind(PREDICTION, prediction))?;
             turns.history.bind(&mut turns.step)?;
             Ok(Made::new(&wanted, turns.step.run(&wanted, &turns.cancel)?))
@@ -132,8 +169,10 @@ impl DeviceLoop<'_> {
         let copied = made.take(if is_last { NEXT } else { NEXT_COPY });
         copied.iter().try_for_each(|sample| back.read_sample(sample))?;
         if !is_last {
-            turns.denoiser.bind(sample_name, &made.require(NEXT_INPUT)?)?;
-            turns.denoiser.bind(timestep_name, &made.require(NEXT_TIMESTEP)?)?;
+            let (input, timestep) = (made.require(NEXT_INPUT)?, made.require(NEXT_TIMESTEP)?);
+            turns.denoiser.bind(sample_name, &input)?;
+            turns.denoiser.bind(timestep_name, &timestep)?;
+            turns.controls.iter_mut().try_for_each(|controls| controls.bind_next(&input, &timestep))?;
             turns.step.bind(INDEX, &made.require(NEXT_INDEX)?)?;
         }
         if wants_x0 {

@@ -18,8 +18,8 @@ pub enum Obstacle {
     /// Tiles.
     #[error("the sample is denoised in tiles")]
     Tiles,
-    /// ControlNets.
-    #[error("ControlNets run at each step")]
+    /// A ControlNet in guess mode, without an input for its scale, or with other element types than the denoiser's.
+    #[error("a ControlNet is in guess mode, or has no scale, a fixed batch or other element types than the denoiser")]
     ControlNets,
     /// A cache of the denoiser's outputs.
     #[error("[cache] skips evaluations")]
@@ -40,7 +40,7 @@ impl GraphDenoiser<'_> {
         let obstacles = [
             (self.interval.is_some(), Obstacle::GuidanceInterval),
             (self.batch.split().is_some(), Obstacle::Tiles),
-            (!self.controls.is_empty(), Obstacle::ControlNets),
+            (!self.controls.iter().all(|control| control.fits_device(self)), Obstacle::ControlNets),
             (self.shallow.is_some(), Obstacle::Cache),
             (self.chunk != self.prompted.len(), Obstacle::Rows),
         ];

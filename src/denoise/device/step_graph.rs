@@ -1,9 +1,6 @@
 //! The graph of a step: guidance, the scheduler's combination, and the model's next inputs.
 
-use prost::Message;
-
 use super::graph_writer::GraphWriter;
-use crate::bundle::proto::ModelProto;
 use crate::denoise::Guidance;
 use crate::scheduler::{LinearStep, LinearSteps};
 use crate::tensor::DType;
@@ -92,8 +89,7 @@ impl StepGraph<'_> {
         let one = graph.cast(&one, DType::I64, DType::I32);
         let index = graph.node("Add", &[INDEX, &one]);
         graph.output(NEXT_INDEX, &index, DType::I32, &[1]);
-        let model: ModelProto = graph.into_model();
-        model.encode_to_vec()
+        graph.encode()
     }
 
     /// The prediction of the sample in float32, one part a branch of the guidance.

@@ -1,0 +1,97 @@
+//! The denoising loop on the provider's device, here the CPU: nothing of it is the CPU's own.
+
+use ldm_ort::denoise::DeviceCopies;
+use ldm_ort::execution::{Execution, ExecutionEvent};
+use ldm_ort::image::Rgb8;
+use ldm_ort::scheduler;
+use ldm_ort::{Cancel, Overrides, Plan, Spec};
+
+use super::draw::{draw, far_off, text};
+use super::{case, npy};
+use crate::common::{answer, ldm_ort, runtime};
+
+/// The final latents of a case with this scheduler and the loop in this place.
+fn latents(scheduler: &str, place: &str) -> npy::Array {
+    let folder = tempfile::tempdir().expect("a folder");
+    let pipeline = case("plain");
+    let clips = scheduler::find(scheduler).is_some_and(|entry| entry.has_key("clip_sample"));
+    let table = if clips { "{clip_sample=false}" } else { "{}" };
+    let (scheduler, place) = (format!("scheduler.{scheduler}={table}"), format!("device.denoising_loop={place}"));
+    let arguments = [text(&pipeline), "--steps", "7", "--set", &scheduler, "--set", &place];
+    draw(folder.path(), arguments.into_iter().chain(["--save-latents", "latents.npy"]));
+    npy::read(&folder.path().join("latents.npy"))
+}
+
+#[test]
+fn every_scheduler_agrees_with_the_loop_on_the_host() {
+    for entry in scheduler::table().iter().filter(|entry| !entry.inverse) {
+        let apart = latents(entry.name, "device").difference(&latents(entry.name, "host"));
+        println!("{:22} {apart:.1e}", entry.name);
+        assert!(apart < 1e-4, "{}: {apart:.1e}", entry.name);
+    }
+}
+
+/// The previews of a run by call, and its copies.
+fn watched(name: &str, set: &[&str]) -> (Vec<(usize, Rgb8)>, Option<DeviceCopies>) {
+    let set = set.iter().map(|set| (*set).to_owned()).collect();
+    let spec = Spec::load(&case(name), &Overrides { set, ..Overrides::default() }).expect("a pipeline");
+    let plan = Plan::new(spec).expect("a plan");
+    let (mut previews, mut copies) = (Vec::new(), None);
+    let mut observer = |event: ExecutionEvent<'_>| match event {
+        ExecutionEvent::Preview { call, pixels, .. } => previews.push((call, pixels.clone())),
+        ExecutionEvent::Image(image) => copies = image.device_copies,
+        _ => {}
+    };
+    let cancel = Cancel::new();
+    let mut execution = Execution::load(&plan, &runtime(), &cancel, &mut observer).expect("it opens");
+    execution.run(&plan, &cancel, &mut observer).expect("it runs");
+    (previews, copies)
+}
+
+const ON_DEVICE: &str = "device.denoising_loop=device";
+
+#[test]
+fn a_run_copies_before_its_first_step_and_after_its_last() {
+    for name in ["plain", "euler-ancestral", "dpm-multistep", "image-to-image-euler", "pndm-prk"] {
+        let [short, long] = ["run.steps=5", "run.steps=9"].map(|steps| watched(name, &[ON_DEVICE, steps]).1);
+        let [short, long] = [short, long].map(|copies| copies.expect("a loop on the device"));
+        assert_eq!((long.during, long.to_host), (0, 1), "{name}: {long:?}");
+        assert_eq!(short, long, "{name}");
+    }
+    assert_eq!(watched("plain", &[]).1, None);
+}
+
+#[test]
+fn previews_are_those_of_the_loop_on_the_host() {
+    for (name, previews) in [("plain", 5), ("dpm-multistep-sde", 5), ("pndm-prk", 4)] {
+        let (on_host, _) = watched(name, &["output.preview=1"]);
+        let (on_device, copies) = watched(name, &["output.preview=1", ON_DEVICE]);
+        assert!(on_host.len() >= previews, "{name}: {}", on_host.len());
+        assert_eq!(on_host.len(), on_device.len(), "{name}");
+        for ((call, host), (_, device)) in on_host.iter().zip(&on_device) {
+            let [host, device] = [host, device].map(|pixels| {
+                let (width, height) = (pixels.width() as u32, pixels.height() as u32);
+                image::RgbImage::from_raw(width, height, pixels.data().to_vec()).expect("an image")
+            });
+            assert!(far_off(&device, &host, 1) < 1e-3, "{name} after call {call}");
+        }
+        assert_eq!(copies.expect("a loop on the device").during, 0);
+    }
+}
+
+#[test]
+fn a_run_that_needs_the_host_says_why() {
+    for (name, set, reason) in [
+        ("plain", "task.text-to-image.guidance_interval=[0.2, 0.8]", "guidance_interval changes the branches"),
+        ("plain", "scheduler.ddim={clip_sample=true}", "the scheduler's steps are not linear"),
+        ("fixed-batch", "run.seed=1", "several runs of the denoiser's graph"),
+        ("plain", "cache.easycache={}", "[cache] skips evaluations"),
+    ] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut command = ldm_ort(folder.path());
+        command.arg("run").arg(case(name)).args(["--set", ON_DEVICE, "--set", set]);
+        let answer = answer(command);
+        assert_eq!(answer.code, Some(2), "{answer}");
+        assert!(answer.stderr.contains("device.denoising_loop") && answer.stderr.contains(reason), "{answer}");
+    }
+}
