@@ -10,8 +10,8 @@ use super::interrupt::{of_images, report};
 use super::parts::Denoising;
 use super::previews::Watching;
 use crate::denoise::{
-    Batch, BatchNoise, CachedDenoiser, Control, Denoiser, DeviceCopies, DeviceLoop, DrawnNoise, Evaluations,
-    GraphDenoiser, Obstacle, Shallow, denoise,
+    Batch, BatchNoise, CachedDenoiser, Control, Denoiser, DeviceCopies, DeviceLoop, DeviceObstacle, DrawnNoise,
+    Evaluations, GraphDenoiser, Shallow, denoise,
 };
 use crate::error::{Error, Result};
 use crate::plan::{ExecutionPlan, RunPlan};
@@ -124,14 +124,14 @@ impl DenoisingLoop<'_> {
         if !wants_device {
             return Ok(None);
         }
-        let cache = self.request.cache.as_ref().map(|_| Obstacle::Cache);
+        let cache = self.request.cache.as_ref().map(|_| DeviceObstacle::Cache);
         let obstacle = match cache.or_else(|| model.obstacle()) {
             Some(obstacle) => obstacle,
             None => {
                 let build = || self.request.scheduler.build(&self.request.schedule(1));
                 match LinearSteps::find(build, span, model.outputs_per_input())? {
                     Some(steps) => return Ok(Some(steps)),
-                    None => Obstacle::Scheduler,
+                    None => DeviceObstacle::Scheduler,
                 }
             }
         };

@@ -2,8 +2,8 @@
 
 use ndarray::{ArrayD, IxDyn, Slice};
 
+use super::formed::Formed;
 use super::graph_writer::GraphWriter;
-use super::setup::Formed;
 use crate::bundle::DenoiserSignature;
 use crate::denoise::control::ControlWeight;
 use crate::denoise::feed::{switches, timestep};

@@ -2,7 +2,6 @@
 
 use prost::Message;
 
-use super::step_graph::INDEX;
 use crate::bundle::proto::{
     AttributeProto, Dimension, GraphProto, ModelProto, NodeProto, OperatorSetProto, ShapeProto, TensorType, TypeProto,
     ValueInfoProto,
@@ -98,10 +97,10 @@ impl GraphWriter {
         self.with("Constant", &[], vec![ints("value_ints", values)])
     }
 
-    /// The value of this step, `[1]`, of one for each.
-    pub fn at_index(&mut self, values: &[f32]) -> String {
+    /// One of these values, `[1]`, by its index.
+    pub fn at(&mut self, values: &[f32], index: &str) -> String {
         let values = self.floats(values);
-        self.node("Gather", &[&values, INDEX])
+        self.node("Gather", &[&values, index])
     }
 
     /// The graph as an ONNX file.

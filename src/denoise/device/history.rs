@@ -14,9 +14,9 @@ use crate::session::{DeviceRuns, DeviceTensor, Place};
 use crate::tensor::TensorView;
 
 /// The outputs of a run by name.
-pub(super) struct Made(Vec<(&'static str, DeviceTensor)>);
+pub(super) struct StepOutputs(Vec<(&'static str, DeviceTensor)>);
 
-impl Made {
+impl StepOutputs {
     pub fn new(wanted: &[(&'static str, Place)], made: Vec<DeviceTensor>) -> Self {
         Self(wanted.iter().map(|(name, _)| *name).zip(made).collect())
     }
@@ -88,7 +88,7 @@ impl History {
     }
 
     /// Goes on to the next step.
-    pub fn advance(&mut self, made: &mut Made) {
+    pub fn advance(&mut self, made: &mut StepOutputs) {
         if self.samples.is_empty() {
             self.samples.extend(made.take(SAMPLE_COPY));
         }

@@ -5,7 +5,7 @@ use crate::denoise::graph::GraphDenoiser;
 /// The reason why a run needs the loop on the host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
-pub enum Obstacle {
+pub enum DeviceObstacle {
     /// Steps that are no linear combinations, or lose digits as such.
     #[error(
         "the scheduler's steps are not linear, as with clipping or dynamic thresholding, or begin at a signal-to-noise ratio \
@@ -36,13 +36,13 @@ impl GraphDenoiser<'_> {
     }
 
     /// Returns the reason why this denoiser needs the loop on the host, if there is one.
-    pub fn obstacle(&self) -> Option<Obstacle> {
+    pub fn obstacle(&self) -> Option<DeviceObstacle> {
         let obstacles = [
-            (self.interval.is_some(), Obstacle::GuidanceInterval),
-            (self.batch.split().is_some(), Obstacle::Tiles),
-            (!self.controls.iter().all(|control| control.fits_device(self)), Obstacle::ControlNets),
-            (self.shallow.is_some(), Obstacle::Cache),
-            (self.chunk != self.prompted.len(), Obstacle::Rows),
+            (self.interval.is_some(), DeviceObstacle::GuidanceInterval),
+            (self.batch.split().is_some(), DeviceObstacle::Tiles),
+            (!self.controls.iter().all(|control| control.fits_device(self)), DeviceObstacle::ControlNets),
+            (self.shallow.is_some(), DeviceObstacle::Cache),
+            (self.chunk != self.prompted.len(), DeviceObstacle::Rows),
         ];
         obstacles.into_iter().find_map(|(holds, obstacle)| holds.then_some(obstacle))
     }

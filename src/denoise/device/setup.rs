@@ -1,28 +1,17 @@
 //! What goes to the device before the first step.
 
-use ndarray::{ArrayD, ArrayView, ArrayViewD, Axis, IxDyn, Slice};
+use ndarray::{ArrayD, ArrayView, Axis, IxDyn, Slice};
 
+use super::device_loop::{DeviceLoop, DrawnNoise};
+use super::formed::Formed;
 use super::step_graph::{EXTRA, INDEX, KEPT, MASK, NOISE, StepGraph};
-use super::{DeviceLoop, DrawnNoise};
 use crate::bundle::DenoiserSignature;
 use crate::denoise::Condition;
 use crate::denoise::feed::{switches, timestep};
-use crate::denoise::form::Form;
 use crate::denoise::graph::GraphDenoiser;
 use crate::error::{Error, Result};
 use crate::session::{DeviceRuns, Session};
 use crate::tensor::{Tensor, TensorView};
-
-/// Arrays of the host in the form of the denoiser's graph.
-pub(super) struct Formed<'v> {
-    pub form: Form<'v>,
-    /// The sample.
-    pub sample: ArrayViewD<'v, f32>,
-    /// The denoiser's first input: the sample, scaled, and channels or tokens behind it.
-    pub input: ArrayViewD<'v, f32>,
-    /// `[rows, c, h, w]` of the input.
-    pub input_shape: [usize; 4],
-}
 
 impl DeviceLoop<'_> {
     /// Writes the first sample, scaled for the denoiser, into each row of its input.

@@ -174,7 +174,7 @@ impl StepGraph<'_> {
         terms.push((unchanged.to_owned(), self.weights(|step| Some(step.unchanged))));
         let mut sum: Option<String> = None;
         for (name, weights) in terms.into_iter().filter(|(_, weights)| weights.iter().any(|weight| *weight != 0.0)) {
-            let weight = graph.at_index(&weights);
+            let weight = graph.at(&weights, INDEX);
             let term = graph.node("Mul", &[&name, &weight]);
             sum = Some(sum.map_or_else(|| term.clone(), |sum| graph.node("Add", &[&sum, &term])));
         }
@@ -213,7 +213,7 @@ impl StepGraph<'_> {
     fn inputs(&self, graph: &mut GraphWriter, next: &str) {
         let [dtype, time_dtype, _] = self.dtypes;
         let scales: Vec<f32> = following(self.steps.steps.iter().map(|step| step.input_scale));
-        let scale = graph.at_index(&scales);
+        let scale = graph.at(&scales, INDEX);
         let scaled = graph.node("Mul", &[next, &scale]);
         let scaled = graph.cast(&scaled, DType::F32, dtype);
         let branches = self.guidance.branches().len();
@@ -228,7 +228,7 @@ impl StepGraph<'_> {
             shape[1] = self.taken;
         }
         graph.output(NEXT_INPUT, &input, dtype, &shape);
-        let time = graph.at_index(&following(self.timesteps.iter().copied()));
+        let time = graph.at(&following(self.timesteps.iter().copied()), INDEX);
         let time = graph.cast(&time, DType::F32, time_dtype);
         let lengths: Vec<i64> = self.timestep.iter().map(|&length| length as i64).collect();
         let lengths = graph.integers(&lengths);
