@@ -16,6 +16,7 @@ mod inputs;
 mod memory_budget;
 mod model;
 mod opening;
+mod openvino;
 mod output_sizes;
 mod packed;
 mod part;

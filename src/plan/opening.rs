@@ -1,6 +1,7 @@
 //! Options for opening and running the graphs of a plan.
 
 use super::execution_plan::ExecutionPlan;
+use super::openvino;
 use super::part::Part;
 use crate::bundle::{ComponentKind, GraphFile};
 use crate::graph_cache::{GraphCache, Rows};
@@ -114,21 +115,21 @@ impl ExecutionPlan {
 
     /// Returns the options of a component's session.
     pub fn session_options(&self, kind: ComponentKind) -> SessionOptions {
-        let choice = |name: &String| ProviderChoice {
-            name: name.clone(),
-            options: self.device.options.get(name).cloned().unwrap_or_default(),
-        };
+        let choice = |name: &String| ProviderChoice { name: name.clone(), options: self.provider_options(kind, name) };
         // On CPUs whose 8-bit products overflow, those without VNNI, ONNX Runtime makes them in another way where it
         // is asked to; on others this changes nothing.
         let overflows = |(of, graph): &(ComponentKind, &GraphFile)| *of == kind && graph.multiplies_in_integers();
         let exact =
             self.model.graphs().iter().any(overflows).then(|| ("session.x64quantprecision".to_owned(), "1".to_owned()));
+        // OpenVINO compiles a graph of fixed shapes to a faster one.
+        let is_compiled = self.device.providers_of(kind).iter().any(|name| name == openvino::PROVIDER);
+        let fixes_axes = is_compiled || self.cache_for(kind).is_some();
         SessionOptions {
             component: kind.name().to_owned(),
             config: exact.into_iter().collect(),
             providers: self.device.providers_of(kind).iter().map(choice).collect(),
             threads: self.threads(),
-            axes: if self.cache_for(kind).is_some() { self.axes(kind) } else { Vec::new() },
+            axes: if fixes_axes { self.axes(kind) } else { Vec::new() },
             callers: if kind == self.model.denoiser.kind { self.callers() } else { 1 },
             ..SessionOptions::default()
         }

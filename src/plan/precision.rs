@@ -1,11 +1,12 @@
 //! The type in which graphs multiply.
 
 use super::execution_plan::ExecutionPlan;
+use super::openvino;
 use crate::bundle::ComponentKind;
 use crate::error::{Error, Result};
 use crate::kernels::{Filtering, InstructionSet, OperandType};
 use crate::rewrite::OperatorChoice;
-use crate::spec::Precision;
+use crate::spec::{Options, Precision};
 use crate::tensor::DType;
 
 /// The precision of graphs that multiply as they are stored.
@@ -17,15 +18,35 @@ impl ExecutionPlan {
     ///
     /// Text encoders never do: they take little of the time, and all that follows depends on them.
     pub fn operands_of(&self, kind: ComponentKind) -> Option<OperandType> {
-        let is_bf16 = match self.device.precision {
-            Precision::Float32 => false,
-            Precision::Bf16 => true,
-            Precision::Auto => InstructionSet::best().has_bf16(),
-        };
+        let is_bf16 = self.is_bf16();
         let operands = if is_bf16 { OperandType::Bf16 } else { OperandType::Float32 };
         let is_fast = is_bf16 || InstructionSet::best() >= InstructionSet::Avx2;
         let fits = is_fast && self.graph_cache.is_some() && self.is_heavy(kind) && self.can_be_cached(kind);
         (fits && self.narrow_weights(kind, is_bf16).is_none()).then_some(operands)
+    }
+
+    /// True if bf16 is asked for, or left to a CPU that multiplies it.
+    fn is_bf16(&self) -> bool {
+        match self.device.precision {
+            Precision::Float32 => false,
+            Precision::Bf16 => true,
+            Precision::Auto => InstructionSet::best().has_bf16(),
+        }
+    }
+
+    /// True if a component's first provider is OpenVINO, and computes it in bf16.
+    fn is_bf16_on_openvino(&self, kind: ComponentKind) -> bool {
+        let is_first = self.device.providers_of(kind).first().is_some_and(|name| name == openvino::PROVIDER);
+        is_first && self.is_bf16() && self.is_heavy(kind)
+    }
+
+    /// Returns a component's options of a provider: those of the pipeline file, and `precision` for OpenVINO.
+    pub(super) fn provider_options(&self, kind: ComponentKind, provider: &str) -> Options {
+        let options = self.device.options.get(provider).cloned().unwrap_or_default();
+        match provider == openvino::PROVIDER && self.is_bf16_on_openvino(kind) {
+            true => openvino::with_bf16(options.clone()).unwrap_or(options),
+            false => options,
+        }
     }
 
     /// The type of a component's weights that are narrower than float32: it has operators of ONNX Runtime's. With `takes_half`,
@@ -83,6 +104,7 @@ impl ExecutionPlan {
     pub fn precision(&self) -> String {
         match self.operands_of(self.model.denoiser.kind) {
             Some(OperandType::Bf16) => format!("bf16 ({})", InstructionSet::best().name()),
+            None if self.is_bf16_on_openvino(self.model.denoiser.kind) => format!("bf16 ({})", openvino::PROVIDER),
             _ => FLOAT32.to_owned(),
         }
     }
@@ -102,13 +124,26 @@ impl ExecutionPlan {
                 "leave the key out, or write precision = \"auto\", which takes float32 here",
             );
         }
+        let heavy = || self.all_graphs().into_iter().map(|(kind, _)| kind).filter(|kind| self.is_heavy(*kind));
+        if heavy().any(|kind| self.is_bf16_on_openvino(kind)) {
+            let options = self.device.options.get(openvino::PROVIDER).cloned().unwrap_or_default();
+            openvino::with_bf16(options).map_err(|(key, problem)| {
+                Error::input(
+                    format!("device.openvino.{key}"),
+                    problem,
+                    "leave out one of this key and device.precision",
+                )
+            })?;
+        }
+        if heavy().all(|kind| self.is_bf16_on_openvino(kind)) {
+            return Ok(None);
+        }
         if self.graph_cache.is_none() {
             return refused(
                 "bf16 is made of graphs that are optimized ahead, and there is no cache to keep them in",
                 "leave the key out, or unset LDM_ORT_OPTIMIZE (in a program, give the plan a cache)",
             );
         }
-        let heavy = || self.all_graphs().into_iter().map(|(kind, _)| kind).filter(|kind| self.is_heavy(*kind));
         if heavy().all(|kind| !self.device.providers_of(kind).iter().all(|name| name == "cpu")) {
             return refused(
                 "bf16 is of the CPU's own graphs, and all of them run on other providers",

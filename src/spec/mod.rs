@@ -57,7 +57,7 @@ use crate::files;
 pub use crate::keys::{OldNames, RecordNames};
 use crate::task::Task;
 pub use control::ControlSpec;
-pub use device::{Batching, DenoisingLoop, DeviceSpec, Precision};
+pub use device::{Batching, DenoisingLoop, DeviceSpec, Options, Precision};
 pub use lora::LoraSpec;
 pub use model::{ComponentSpec, DecoderChoice, ModelSpec};
 pub use output::OutputSpec;
