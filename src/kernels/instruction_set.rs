@@ -43,6 +43,14 @@ impl InstructionSet {
         self >= Self::Avx512Bf16
     }
 
+    /// Returns true if it multiplies bfloat16 faster than float32.
+    ///
+    /// Intel's processors take twice as long for `vdpbf16ps` as for the float32 products of as many numbers: on one whose
+    /// AMX was masked, a step of Stable Diffusion 1.5 took 7.4 s in bf16 and 4.4 s in float32.
+    pub fn is_faster_in_bf16(self) -> bool {
+        self == Self::Amx || (self == Self::Avx512Bf16 && !is_intel())
+    }
+
     /// Its name in records and messages.
     pub fn name(self) -> &'static str {
         match self {
@@ -75,6 +83,19 @@ impl InstructionSet {
     fn is_detected(self) -> bool {
         self == Self::Portable
     }
+}
+
+#[cfg(target_arch = "x86_64")]
+fn is_intel() -> bool {
+    #[allow(unused_unsafe, reason = "the function became safe in later versions of the standard library")]
+    // SAFETY: every x86-64 processor has the instruction.
+    let vendor = unsafe { std::arch::x86_64::__cpuid(0) };
+    [vendor.ebx, vendor.edx, vendor.ecx].map(u32::to_le_bytes).as_flattened() == b"GenuineIntel"
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn is_intel() -> bool {
+    false
 }
 
 /// Work whose loops the compiler vectorizes for an instruction set.

@@ -25,12 +25,12 @@ impl ExecutionPlan {
         (fits && self.narrow_weights(kind, is_bf16).is_none()).then_some(operands)
     }
 
-    /// True if bf16 is asked for, or left to a CPU that multiplies it.
+    /// True if bf16 is asked for, or left to a CPU on which it is faster.
     fn is_bf16(&self) -> bool {
         match self.device.precision {
             Precision::Float32 => false,
             Precision::Bf16 => true,
-            Precision::Auto => InstructionSet::best().has_bf16(),
+            Precision::Auto => InstructionSet::best().is_faster_in_bf16(),
         }
     }
 

@@ -106,7 +106,7 @@ pub enum Precision {
     Float32,
     /// `bf16`, also called `bfloat16`: on CPUs that multiply it (AVX-512 BF16 or AMX), an error on others.
     Bf16,
-    /// `auto`: bf16 on CPUs that multiply it, float32 on others.
+    /// `auto`: bf16 on CPUs on which it is faster (with AMX, and AMD's with AVX-512 BF16), float32 on others.
     Auto,
 }
 
