@@ -24,8 +24,9 @@ struct EngineSettings {
 }
 
 /// Keys of `[device]` that stand at the top of the settings, as the flat fields of a request do.
-const DEVICE_FIELDS: [&str; 9] = [
+const DEVICE_FIELDS: [&str; 10] = [
     "provider",
+    "provider_library",
     "threads",
     "batching",
     "optimize",
