@@ -137,7 +137,7 @@ pub enum Command {
     #[command(after_help = "Example:\n  ldm-ort demo demo && ldm-ort run demo/pipeline.toml")]
     Demo(DemoArgs),
     /// Prints the ONNX Runtime library in use and the reason for it, or downloads one.
-    #[command(after_help = "Examples:\n  ldm-ort runtime\n  ldm-ort runtime install cuda\n  ldm-ort runtime list")]
+    #[command(after_help = "Examples:\n  ldm-ort runtime\n  ldm-ort runtime install webgpu\n  ldm-ort runtime list")]
     Runtime(RuntimeArgs),
     /// Prints a completion script for a shell.
     #[command(after_help = COMPLETIONS_EXAMPLES)]
@@ -259,6 +259,9 @@ pub struct KeyArgs {
     /// The execution provider, or several in order of preference; see `ldm-ort list providers`.
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     pub provider: Vec<String>,
+    /// The shared library of a plugin provider, whose name in ONNX Runtime --provider then takes. Can be repeated.
+    #[arg(long, value_name = "PATH", value_hint = ValueHint::FilePath, value_parser = path())]
+    pub provider_library: Vec<PathBuf>,
     /// The type in which denoisers and VAEs multiply on the CPU: float32, bf16, or auto for bf16 where the CPU has it.
     #[arg(long, value_name = "TYPE")]
     pub precision: Option<String>,
@@ -279,6 +282,7 @@ impl KeyArgs {
             width: self.width,
             height: self.height,
             providers: self.provider.clone(),
+            provider_libraries: self.provider_library.clone(),
             precision: self.precision.clone(),
             set: self.set.clone(),
             ..Default::default()
@@ -366,6 +370,9 @@ pub struct ListArgs {
     /// Print the page of docs/reference.
     #[arg(long, conflicts_with = "json")]
     pub markdown: bool,
+    /// For the providers: the library of a plugin provider to list with its devices. Can be repeated.
+    #[arg(long, value_name = "PATH", value_hint = ValueHint::FilePath, value_parser = path())]
+    pub provider_library: Vec<PathBuf>,
 }
 
 /// The tables of `ldm-ort list`.

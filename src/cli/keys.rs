@@ -31,6 +31,8 @@ pub(super) enum KeyType {
     Texts,
     /// A path, relative to the pipeline file.
     Path,
+    /// A path, or an array of paths.
+    Paths,
     /// An integer.
     Integer,
     /// An integer or a string.
@@ -66,6 +68,7 @@ impl KeyType {
             Self::Text => "string".into(),
             Self::Texts => "string or array of strings".into(),
             Self::Path => "path".into(),
+            Self::Paths => "path or array of paths".into(),
             Self::Integer => "integer".into(),
             Self::IntegerOrText => "integer or string".into(),
             Self::IntegersOrTexts => "integer, string or array of them".into(),

@@ -8,12 +8,13 @@ use serde_json::{Value, json};
 use super::args::{Cli, ListArgs, Listing};
 use super::keys::{KEYS, json_schema};
 use super::output;
-use super::table::{columns_within, wrapped};
+use super::provider_list::{providers, providers_json};
+use super::table::{LIST_WIDTH, heading, listed, wrapped};
 use crate::aliases::{ALIASES, Alias};
 use crate::error::Result;
 use crate::family::Family;
 use crate::scheduler::{self, AliasValue};
-use crate::session::{PROVIDERS, Provider, ProviderStatus, Runtime, provider_statuses};
+use crate::session::Runtime;
 use crate::task::TASKS;
 
 /// Prints the table of schedulers, tasks, providers or aliases. `load` loads ONNX Runtime, which alone knows its build; it
@@ -21,7 +22,8 @@ use crate::task::TASKS;
 ///
 /// # Errors
 ///
-/// [`Error::Io`](crate::Error::Io) where `out` cannot be written.
+/// [`Error::Io`](crate::Error::Io) where `out` cannot be written; [`Error::Runtime`](crate::Error::Runtime) where a provider
+/// library cannot be registered.
 pub fn list(args: &ListArgs, load: impl FnOnce() -> Result<Runtime>, out: &mut dyn Write) -> Result<()> {
     match (args.what, args.json) {
         (Listing::Schedulers, false) => output::text(out, &schedulers()),
@@ -36,25 +38,19 @@ pub fn list(args: &ListArgs, load: impl FnOnce() -> Result<Runtime>, out: &mut d
         (Listing::Keys, true) => output::text(out, &format!("{}\n", json_schema())),
         (Listing::Commands, false) => output::text(out, &commands()),
         (Listing::Commands, true) => output::json(out, &commands_json()),
-        (Listing::Providers, false) => output::text(out, &providers(&load())),
-        (Listing::Providers, true) => output::json(out, &providers_json(&load())),
+        (Listing::Providers, json) => {
+            let runtime = load();
+            if let Ok(runtime) = &runtime {
+                args.provider_library.iter().try_for_each(|path| runtime.register_provider_library(path).map(drop))?;
+            }
+            if json { output::json(out, &providers_json(&runtime)) } else { output::text(out, &providers(&runtime)) }
+        }
     }
-}
-
-/// The longest line of a list in characters.
-const WIDTH: usize = 100;
-
-fn columns<const N: usize>(rows: &[[String; N]]) -> String {
-    columns_within(rows, WIDTH)
 }
 
 /// Wraps a text below a table.
 fn paragraphs(text: &str) -> String {
-    text.lines().flat_map(|line| wrapped(line, WIDTH)).map(|line| line + "\n").collect()
-}
-
-fn heading<const N: usize>(names: [&str; N]) -> [String; N] {
-    names.map(str::to_uppercase)
+    text.lines().flat_map(|line| wrapped(line, LIST_WIDTH)).map(|line| line + "\n").collect()
 }
 
 fn schedulers() -> String {
@@ -80,8 +76,8 @@ fn schedulers() -> String {
     );
     format!(
         "{}\ncalls: evaluations of the model in a step. noise: yes if steps draw noise.\n\n{}\n{}",
-        columns(&rows),
-        columns(&names),
+        listed(&rows),
+        listed(&names),
         paragraphs(&below)
     )
 }
@@ -109,7 +105,7 @@ fn tasks() -> String {
     rows.extend(TASKS.iter().map(|entry| [entry.name.into(), entry.about.into(), entry.keys().join(", ")]));
     let below = "original_size and target_size are [width, height], and crop is [left, top], where diffusers has (height, \
                  width) and (top, left).";
-    format!("{}\n{}", columns(&rows), paragraphs(below))
+    format!("{}\n{}", listed(&rows), paragraphs(below))
 }
 
 fn tasks_json() -> Value {
@@ -121,7 +117,7 @@ fn aliases() -> String {
     rows.extend(ALIASES.iter().map(|alias| [alias.kind.name(), alias.old, alias.new, alias.note].map(str::to_owned)));
     let below = "NAME is any name, and [] any table of an array. Each key and value is one of a [[stage]] too. The new name is \
                  the one to write; an old one works with a warning, in the record of an image without.";
-    format!("{}\n{}", columns(&rows), paragraphs(below))
+    format!("{}\n{}", listed(&rows), paragraphs(below))
 }
 
 fn aliases_json() -> Value {
@@ -133,7 +129,7 @@ fn aliases_json() -> Value {
 fn families() -> String {
     let mut rows = vec![heading(["name", "title", "tasks"])];
     rows.extend(Family::all().map(|family| [family.name().into(), family.title().into(), family.tasks().join(", ")]));
-    columns(&rows)
+    listed(&rows)
 }
 
 fn families_json() -> Value {
@@ -155,14 +151,14 @@ fn keys() -> String {
     format!(
         "{}\nThe keys of [task.NAME] that each task takes: ldm-ort list tasks. Those of [scheduler.NAME] and [cache.NAME]: \
          docs/reference/schedulers.md, docs/fewer-evaluations.md.\n",
-        columns(&rows)
+        listed(&rows)
     )
 }
 
 fn commands() -> String {
     let mut rows = vec![heading(["name", "about"])];
     rows.extend(visible_commands());
-    columns(&rows)
+    listed(&rows)
 }
 
 fn commands_json() -> Value {
@@ -176,53 +172,16 @@ fn visible_commands() -> Vec<[String; 2]> {
     shown.map(|c| [c.get_name().to_owned(), c.get_about().map(ToString::to_string).unwrap_or_default()]).collect()
 }
 
-fn providers(runtime: &Result<Runtime>) -> String {
-    let mut rows = vec![heading(["name", "usable", "about"])];
-    match runtime {
-        Ok(runtime) => {
-            for ProviderStatus { provider, obstacle } in provider_statuses(runtime) {
-                let usable = if obstacle.is_none() { "yes" } else { "no" };
-                rows.push([provider.name.into(), usable.into(), provider.about.into()]);
-                let (problem, help) = obstacle.unwrap_or_default();
-                for line in problem.lines().chain(help.lines()) {
-                    rows.push([String::new(), String::new(), format!("  {}", line.trim())]);
-                }
-            }
-            columns(&rows)
-        }
-        Err(error) => {
-            rows.extend(PROVIDERS.iter().map(|p| [p.name.into(), "no".into(), p.about.into()]));
-            format!("{}\nNone can be used without ONNX Runtime.\n{error}\n", columns(&rows))
-        }
-    }
-}
-
-fn providers_json(runtime: &Result<Runtime>) -> Value {
-    let row = |provider: &Provider, obstacle: Option<(String, String)>| {
-        json!({
-            "name": provider.name,
-            "aliases": provider.aliases,
-            "about": provider.about,
-            "usable": obstacle.is_none(),
-            "problem": obstacle.as_ref().map(|(problem, _)| problem),
-            "help": obstacle.as_ref().map(|(_, help)| help),
-        })
-    };
-    match runtime {
-        Ok(runtime) => provider_statuses(runtime).into_iter().map(|s| row(s.provider, s.obstacle)).collect(),
-        Err(error) => PROVIDERS.iter().map(|p| row(p, Some((error.to_string(), String::new())))).collect(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::error::Error;
+    use crate::session::PROVIDERS;
 
     fn print(what: Listing, json: bool) -> String {
         let load = || Err(Error::runtime("no library was found", "install one"));
         let mut out = Vec::new();
-        list(&ListArgs { what, json, markdown: false }, load, &mut out).unwrap();
+        list(&ListArgs { what, json, markdown: false, provider_library: Vec::new() }, load, &mut out).unwrap();
         String::from_utf8(out).unwrap()
     }
 

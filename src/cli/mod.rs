@@ -19,6 +19,7 @@ mod output;
 mod plot;
 mod preview;
 mod progress;
+mod provider_list;
 mod quantize;
 mod remaining;
 mod requests;

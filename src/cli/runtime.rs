@@ -1,4 +1,4 @@
-//! `ldm-ort runtime`: which ONNX Runtime is used, which builds are there, and fetching one ahead of time.
+//! `ldm-ort runtime`: the ONNX Runtime in use, the packages in the cache, and fetching one ahead of time.
 
 use std::io::Write;
 
@@ -31,7 +31,8 @@ pub fn run(action: Option<&RuntimeAction>, options: &RuntimeOptions, out: &mut d
                 bars.notice(Event::Fetch { progress: progress.clone() })
             })?;
             let how = if installed.was_there { "was there already" } else { "is there" };
-            format!("ONNX Runtime {} ({build}) {how}: {}\n", installed.version, installed.folder.display())
+            let package = if build.is_plugin() { "provider library" } else { "ONNX Runtime" };
+            format!("{package} {} ({build}) {how}: {}\n", installed.version, installed.folder.display())
         }
     };
     output::text(out, &text)
@@ -78,7 +79,7 @@ fn show(search: &Search, options: &RuntimeOptions) -> String {
     text
 }
 
-/// Lists the fetched builds, marking the one that would be taken.
+/// Lists the fetched packages, marking the build of ONNX Runtime that would be taken.
 fn list(options: &RuntimeOptions) -> String {
     let search = session::search(options);
     let taken = search.selected().map(|(path, _)| path.to_path_buf());
@@ -94,7 +95,7 @@ fn list(options: &RuntimeOptions) -> String {
         );
     }
     if text.is_empty() {
-        text += "no build was fetched yet\n";
+        text += "no package was fetched yet\n";
     }
     if let Some(path) = taken.filter(|_| !text.contains('*')) {
         text += &format!("* taken from elsewhere: {}\n", path.display());

@@ -51,6 +51,19 @@ pub(super) fn columns_within<const N: usize>(rows: &[[String; N]], width: usize)
     columns::<N>(&lines)
 }
 
+/// The longest line of a list in characters.
+pub(super) const LIST_WIDTH: usize = 100;
+
+/// Sets the rows of a list in columns.
+pub(super) fn listed<const N: usize>(rows: &[[String; N]]) -> String {
+    columns_within(rows, LIST_WIDTH)
+}
+
+/// Returns the heading of a list.
+pub(super) fn heading<const N: usize>(names: [&str; N]) -> [String; N] {
+    names.map(str::to_uppercase)
+}
+
 /// Breaks a text at spaces into lines of at most `width` characters, as far as words allow. Spaces at the start stay, and
 /// begin each line.
 pub(super) fn wrapped(text: &str, width: usize) -> Vec<String> {

@@ -10,7 +10,7 @@ use crate::execution::{Execution, ExecutionEvent};
 use crate::graph_cache::{CachedGraph, GraphCache, SizeLimit};
 use crate::plan::{ModelSources, Plan};
 use crate::session::{self, Cancel, Flavor, Host, HostApi, Runtime, RuntimeOptions};
-use crate::spec::Spec;
+use crate::spec::{DeviceSpec, Overrides, Spec};
 
 /// Opens pipelines. A clone is the same engine.
 ///
@@ -36,6 +36,7 @@ pub struct EngineBuilder {
     host: Option<Host>,
     has_host_threads: bool,
     runtime_path: Option<PathBuf>,
+    provider_libraries: Vec<PathBuf>,
     index_url: Option<String>,
     is_offline: Option<bool>,
     has_graph_cache: Option<bool>,
@@ -73,6 +74,14 @@ impl EngineBuilder {
     /// Takes ONNX Runtime's shared library from a file or the folder it is in, and searches nowhere else.
     pub fn runtime_path(mut self, path: impl Into<PathBuf>) -> Self {
         self.runtime_path = Some(path.into());
+        self
+    }
+
+    /// Registers the library of a plugin provider for the pipelines that are opened, which may then name its providers as
+    /// `--provider` does: those that are opened from files and directories instead of their own `[device] provider_library`,
+    /// those that are given as values besides it. Can be called for several libraries.
+    pub fn provider_library(mut self, path: impl Into<PathBuf>) -> Self {
+        self.provider_libraries.push(path.into());
         self
     }
 
@@ -150,6 +159,7 @@ impl Engine {
             host: None,
             has_host_threads: false,
             runtime_path: None,
+            provider_libraries: Vec::new(),
             index_url: None,
             is_offline: None,
             has_graph_cache: None,
@@ -201,7 +211,31 @@ impl Engine {
     /// As [`Runtime::load`].
     pub fn load_runtime(&self, spec: &Spec, cancel: &Cancel, observer: &mut dyn FnMut(Event)) -> Result<Runtime> {
         let options = RuntimeOptions { cancel: cancel.clone(), ..self.runtime_options(flavor(spec)) };
-        Runtime::load_with(&options, &mut |progress| observer(Event::Fetch { progress: progress.clone() }))
+        if session::search(&options).selected().is_none() {
+            check_fetchable(spec)?;
+        }
+        let runtime =
+            Runtime::load_with(&options, &mut |progress| observer(Event::Fetch { progress: progress.clone() }))?;
+        register_libraries(&runtime, spec)?;
+        Ok(runtime)
+    }
+
+    /// Adds this engine's provider libraries to those of a pipeline.
+    fn add_provider_libraries(&self, spec: &mut Spec) {
+        let devices =
+            std::iter::once(&mut spec.device).chain(spec.stages.iter_mut().map(|stage| &mut stage.spec.device));
+        for device in devices {
+            let new = self.0.provider_libraries.iter().filter(|path| !device.provider_libraries.contains(path));
+            let new: Vec<_> = new.cloned().collect();
+            device.provider_libraries.extend(new);
+        }
+    }
+
+    /// Returns the settings that this engine puts over those of the pipelines that it opens.
+    pub(super) fn overrides(&self, overrides: &Overrides) -> Overrides {
+        let mut own = overrides.clone();
+        own.provider_libraries.extend(self.0.provider_libraries.iter().cloned());
+        own
     }
 
     /// Checks a pipeline, loads ONNX Runtime for it, and fits the plan to that: providers that cannot be used are skipped,
@@ -211,12 +245,13 @@ impl Engine {
     /// As [`Engine::open`].
     pub(crate) fn plan(
         &self,
-        spec: Spec,
+        mut spec: Spec,
         sources: &ModelSources,
         cancel: &Cancel,
         observer: &mut dyn FnMut(Event),
     ) -> Result<(Plan, Runtime)> {
         self.take_warnings().into_iter().for_each(|text| observer(Event::Warning { text }));
+        self.add_provider_libraries(&mut spec);
         let mut plan = Plan::from_sources(spec, sources)?;
         plan.set_graph_cache(self.optimized_graphs()?.as_ref());
         plan.require_cache()?;
@@ -278,15 +313,52 @@ impl Engine {
         match (search.error(), search.selected()) {
             (Some(error), _) => Err(error),
             (None, None) => Ok(None),
-            (None, Some(_)) => Runtime::load(&options).map(Some),
+            (None, Some(_)) => {
+                let runtime = Runtime::load(&options)?;
+                register_libraries(&runtime, spec)?;
+                Ok(Some(runtime))
+            }
         }
     }
 }
 
+/// The `[device]` of a pipeline and those of its stages.
+fn devices(spec: &Spec) -> impl Iterator<Item = &DeviceSpec> {
+    std::iter::once(&spec.device).chain(spec.stages.iter().map(|stage| &stage.spec.device))
+}
+
+/// The lists of providers of a pipeline.
+fn provider_lists(spec: &Spec) -> impl Iterator<Item = &Vec<String>> {
+    devices(spec).flat_map(|device| std::iter::once(&device.providers).chain(device.components.values()))
+}
+
 /// The build of ONNX Runtime that the providers of a pipeline need: the first that exists for this machine.
 fn flavor(spec: &Spec) -> Option<Flavor> {
-    let devices = std::iter::once(&spec.device).chain(spec.stages.iter().map(|stage| &stage.spec.device));
-    let names = devices.flat_map(|device| device.providers.iter().chain(device.components.values().flatten()));
-    let mut flavors = names.filter_map(|name| session::find_provider(name).ok()?.flavor);
-    flavors.find(|flavor| *flavor != Flavor::Cpu && flavor.is_built_here())
+    let mut flavors = provider_lists(spec).flatten().filter_map(|name| session::find_provider(name).ok()?.flavor);
+    flavors.find(|flavor| *flavor != Flavor::Cpu && !flavor.is_plugin() && flavor.is_built_here())
+}
+
+/// Requires, before ONNX Runtime is fetched, that of each list of providers a package for this machine has one. Libraries of
+/// plugins may have any.
+fn check_fetchable(spec: &Spec) -> Result<()> {
+    let is_fetchable = |name: &String| match session::find_provider(name) {
+        Ok(provider) => provider.exists_here() && provider.flavor.is_some_and(Flavor::is_built_here),
+        Err(_) => true,
+    };
+    if devices(spec).any(|device| !device.provider_libraries.is_empty()) {
+        return Ok(());
+    }
+    let Some(list) = provider_lists(spec).find(|list| !list.iter().any(is_fetchable)) else { return Ok(()) };
+    let obtain = list.iter().filter_map(|name| Some(session::find_provider(name).ok()?.obtain));
+    Err(Error::Provider {
+        provider: list.join(", "),
+        problem: "no ONNX Runtime was found, and none of the packages that can be fetched for this machine has it"
+            .to_owned(),
+        help: format!("get {}", obtain.collect::<Vec<_>>().join(", or ")),
+    })
+}
+
+fn register_libraries(runtime: &Runtime, spec: &Spec) -> Result<()> {
+    let libraries = devices(spec).flat_map(|device| &device.provider_libraries);
+    libraries.into_iter().try_for_each(|path| runtime.register_provider_library(path).map(drop))
 }

@@ -24,8 +24,9 @@ struct EngineSettings {
 }
 
 /// Keys of `[device]` that stand at the top of the settings, as the flat fields of a request do.
-const DEVICE_FIELDS: [&str; 10] = [
+const DEVICE_FIELDS: [&str; 11] = [
     "provider",
+    "provider_library",
     "threads",
     "batching",
     "denoising_loop",

@@ -14,7 +14,7 @@ impl Engine {
     /// [`Error`](crate::Error) of every kind but `internal`: whatever is wrong with the file, the model directory, the
     /// runtime or the providers.
     pub fn open(&self, path: impl AsRef<Path>) -> Result<Pipeline> {
-        self.open_spec(Spec::load(path.as_ref(), &Overrides::default())?, &Cancel::new(), &mut |_| {})
+        self.open_spec(Spec::load(path.as_ref(), &self.overrides(&Overrides::default()))?, &Cancel::new(), &mut |_| {})
     }
 
     /// Opens the pipeline in the text of a pipeline file; its paths are relative to the current directory.
@@ -22,7 +22,7 @@ impl Engine {
     /// # Errors
     /// As [`Engine::open`].
     pub fn open_toml(&self, text: &str) -> Result<Pipeline> {
-        self.open_spec(Spec::parse(text, None, &Overrides::default())?, &Cancel::new(), &mut |_| {})
+        self.open_spec(Spec::parse(text, None, &self.overrides(&Overrides::default()))?, &Cancel::new(), &mut |_| {})
     }
 
     /// Opens a model directory, for the first task that it fits (`ldm-ort inspect` lists them).
@@ -30,7 +30,7 @@ impl Engine {
     /// # Errors
     /// As [`Engine::open`].
     pub fn open_model(&self, dir: impl AsRef<Path>) -> Result<Pipeline> {
-        self.open_spec(model_spec(dir.as_ref(), &Overrides::default())?, &Cancel::new(), &mut |_| {})
+        self.open_spec(model_spec(dir.as_ref(), &self.overrides(&Overrides::default()))?, &Cancel::new(), &mut |_| {})
     }
 
     /// Opens a pipeline file or a model directory with settings over it, reporting events; `cancel` stops that from another
@@ -45,7 +45,7 @@ impl Engine {
         cancel: &Cancel,
         observer: &mut dyn FnMut(Event),
     ) -> Result<Pipeline> {
-        self.open_spec(pipeline_spec(path.as_ref(), overrides)?, cancel, observer)
+        self.open_spec(pipeline_spec(path.as_ref(), &self.overrides(overrides))?, cancel, observer)
     }
 
     /// Opens a pipeline that is given as a value, reporting events; `cancel` stops that from another thread.

@@ -2,9 +2,12 @@
 
 use std::fmt::Display;
 use std::ops::Bound;
+use std::path::{Path, PathBuf};
 
 use super::reading::{Reading, unknown_name};
-use super::tree::{Node, Origin, Value};
+use super::record_path::reaches_outside;
+use super::tree::{Node, Origin, Value, quote};
+use crate::files;
 
 /// A value being read, with its full key.
 #[derive(Clone)]
@@ -55,6 +58,29 @@ impl<'r> Item<'r> {
             Value::String(text) => Some(text.clone()),
             _ => {
                 self.expected(expected);
+                None
+            }
+        }
+    }
+
+    /// Reads a path, relative to where it was written: to the file, or to the current directory for a flag. A leading `~`
+    /// is the home folder.
+    pub(crate) fn file_path(&self) -> Option<PathBuf> {
+        let path = self.string("a path")?;
+        if path.is_empty() {
+            self.report("expected a path, found an empty string");
+            return None;
+        }
+        if self.is_untrusted()
+            && let Some(how) = reaches_outside(&path)
+        {
+            self.report(outside(&self.key, &path, how));
+            return None;
+        }
+        match files::expand_home(Path::new(&path)) {
+            Ok(path) => Some(self.reading.resolve(self.origin(), &path)),
+            Err(problem) => {
+                self.report(problem);
                 None
             }
         }
@@ -197,4 +223,13 @@ fn range<T: Display>(what: &str, low: Bound<T>, high: Bound<T>) -> String {
             format!("{what}{low}{and}{high}")
         }
     }
+}
+
+/// Says that a path in a record is not followed, and how to give it anew.
+fn outside(key: &str, path: &str, how: &str) -> String {
+    let anew = if key == "model.path" { "--model DIR".to_owned() } else { format!("--input {key}=PATH") };
+    format!(
+        "{} {how}, and a record's paths are followed only within the current directory; give it anew: {anew}",
+        quote(path)
+    )
 }

@@ -5,13 +5,11 @@
 //! stop the reading: they are gathered in a [`Reading`], and the answer for a mistaken key is `None`.
 
 use std::ops::Bound;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::item::Item;
 use super::reading::{Reading, UnknownKey, join, unknown_name};
-use super::record_path::reaches_outside;
-use super::tree::{Entries, Origin, Value, quote};
-use crate::files;
+use super::tree::{Entries, Origin, Value};
 
 /// A table being read.
 pub(crate) struct Table<'r> {
@@ -74,25 +72,12 @@ impl<'r> Table<'r> {
     /// Reads a path, relative to where it was written: to the file, or to the current directory for a flag. A leading `~`
     /// is the home folder.
     pub(crate) fn file_path(&mut self, key: &str) -> Option<PathBuf> {
-        let item = self.get(key)?;
-        let path = item.string("a path")?;
-        if path.is_empty() {
-            item.report("expected a path, found an empty string");
-            return None;
-        }
-        if self.reading.is_untrusted(item.origin())
-            && let Some(how) = reaches_outside(&path)
-        {
-            item.report(outside(&join(&self.path, key), &path, how));
-            return None;
-        }
-        match files::expand_home(Path::new(&path)) {
-            Ok(path) => Some(self.reading.resolve(item.origin(), &path)),
-            Err(problem) => {
-                item.report(problem);
-                None
-            }
-        }
+        self.get(key)?.file_path()
+    }
+
+    /// Reads a path or an array of at least one, each as [`Table::file_path`] reads it.
+    pub(crate) fn file_paths(&mut self, key: &str) -> Option<Vec<PathBuf>> {
+        self.strings(key)?.iter().map(Item::file_path).collect()
     }
 
     /// Reads a finite number; an integer is one too.
@@ -262,13 +247,4 @@ impl<'r> Item<'r> {
         }
         table
     }
-}
-
-/// Says that a path in a record is not followed, and how to give it anew.
-fn outside(key: &str, path: &str, how: &str) -> String {
-    let anew = if key == "model.path" { "--model DIR".to_owned() } else { format!("--input {key}=PATH") };
-    format!(
-        "{} {how}, and a record's paths are followed only within the current directory; give it anew: {anew}",
-        quote(path)
-    )
 }

@@ -71,6 +71,14 @@ impl Writer {
         }
     }
 
+    /// Writes a key for one path or for several, which are made absolute; none is left out.
+    pub(crate) fn paths(&mut self, name: &str, paths: &[PathBuf]) {
+        if !paths.is_empty() {
+            let texts: Vec<_> = paths.iter().map(|path| absolute(path).to_string_lossy().into_owned()).collect();
+            self.strings(name, &texts);
+        }
+    }
+
     /// Writes a key for a path, which is made absolute so that the text means the same wherever it is read, but in a
     /// record relative.
     pub(crate) fn path(&mut self, name: &str, path: &Path) {

@@ -62,8 +62,11 @@ pub(super) fn resolve_stage(
     let mut filling = Filling::of(&mut spec, bundle);
     let defaults = filling.call.values;
     let task = spec.task.clone();
-    for name in spec.device.providers.iter().chain(spec.device.components.values().flatten()) {
-        problems.unless(find_provider(name));
+    // The names of plugin providers are known once their libraries are registered.
+    if spec.device.provider_libraries.is_empty() {
+        for name in spec.device.providers.iter().chain(spec.device.components.values().flatten()) {
+            problems.unless(find_provider(name));
+        }
     }
     let mut model = problems.unless(ModelPlan::new(&spec, (&directory, sources), task.as_ref(), defaults));
     let chosen = problems.unless(SchedulerChoice::new(&spec, bundle, defaults.eta));

@@ -9,7 +9,7 @@ use super::problems::Problems;
 use super::run_plan::RunPlan;
 use crate::bundle::{ComponentKind, GraphFile, Operator, obstacles};
 use crate::error::{Error, Result};
-use crate::session::{PINNED_VERSION, ProviderChoice, Runtime};
+use crate::session::{PINNED_VERSION, ProviderChoice, Runtime, find_provider};
 use crate::tensor::DType;
 
 impl Plan {
@@ -73,6 +73,7 @@ fn fit(plan: &mut ExecutionPlan, request: &mut RunPlan, runtime: &Runtime) -> Re
     }
     plan.check_runtime(runtime)?;
     notes.extend(plan.check_precision()?);
+    notes.extend(plan.unchecked_options());
     Ok(notes)
 }
 
@@ -116,6 +117,20 @@ impl ExecutionPlan {
             **list = usable;
         }
         Ok(notes)
+    }
+
+    /// Returns a sentence for each provider that may ignore options without a message.
+    fn unchecked_options(&self) -> Vec<String> {
+        let lists = std::iter::once(&self.device.providers).chain(self.device.components.values());
+        let used: BTreeSet<&String> = lists.flatten().collect();
+        let options = self.device.options.iter().filter(|(name, options)| used.contains(name) && !options.is_empty());
+        let unchecked = options.filter(|(name, _)| find_provider(name).is_err());
+        let note = |(name, _)| {
+            format!(
+                "[device.{name}]: a plugin provider ignores options that it does not know; these are passed on unchecked"
+            )
+        };
+        unchecked.map(note).collect()
     }
 
     /// Requires that `runtime` takes the format of all graphs, and their operators that are not ONNX's own.

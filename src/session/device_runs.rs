@@ -60,7 +60,7 @@ pub struct DeviceRuns<'s> {
 impl<'s> DeviceRuns<'s> {
     pub(super) fn new(graph: &'s mut OpenGraph, provider: Option<&ProviderChoice>) -> Result<Self> {
         let memory = match provider {
-            Some(choice) => find_provider(&choice.name)?.memory,
+            Some(choice) => find_provider(&choice.name).ok().and_then(|known| known.memory),
             None => None,
         };
         let number = provider.and_then(|choice| choice.options.get("device_id")).and_then(|id| id.parse().ok());

@@ -44,4 +44,7 @@ pub use library::{
 };
 pub use options::{Optimization, SessionOptions, WeightFile, cpu_threads, usable_threads};
 pub use placement::Placement;
-pub use provider::{PROVIDERS, Provider, ProviderChoice, ProviderStatus, find_provider, provider_statuses};
+pub use provider::{
+    PROVIDERS, Provider, ProviderChoice, ProviderDevice, ProviderPlace, ProviderStatus, find_provider,
+    provider_statuses,
+};

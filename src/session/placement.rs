@@ -13,11 +13,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use ort::logging::LogLevel;
 use ort::session::builder::SessionBuilder;
 
-use super::provider::{self, ProviderChoice};
+use super::provider::{self, CPU, ProviderChoice};
 use crate::error::{Error, Result};
-
-/// ONNX Runtime's name of the CPU provider.
-const CPU: &str = "CPUExecutionProvider";
 
 /// Operators whose placement decides how fast a graph runs. All others are arithmetic on shapes or on single tensors.
 const HEAVY: &[&str] = &[
@@ -70,19 +67,20 @@ impl Placement {
 
     /// Checks that the graph runs on `providers`.
     pub(super) fn check(&self, providers: &[ProviderChoice], component: &str, path: &Path) -> Result<()> {
-        let asked: Vec<_> = providers.iter().filter_map(|p| provider::find_provider(&p.name).ok()).collect();
-        let Some(first) = asked.iter().find(|p| p.ort_name != CPU) else { return Ok(()) };
+        let asked: Vec<_> = providers.iter().map(|p| (p.name.as_str(), provider::ort_name(&p.name))).collect();
+        let Some((first, _)) = asked.iter().find(|(_, ort_name)| *ort_name != CPU) else { return Ok(()) };
         if self.nodes.is_empty() {
             tracing::debug!(component, "ONNX Runtime did not log the nodes' placement");
             return Ok(());
         }
-        let names: Vec<_> = asked.iter().map(|p| p.name).collect();
+        let names: Vec<_> = asked.iter().map(|(name, _)| *name).collect();
         let allowed =
             |help: &str| format!("{help}; [\"{}\", \"cpu\"] lets the CPU run the other nodes", names.join("\", \""));
-        let error = |problem: String, help: String| Error::Provider { provider: first.name.to_string(), problem, help };
+        let error = |problem: String, help: String| Error::Provider { provider: (*first).to_owned(), problem, help };
 
-        let cpu_allowed = asked.iter().any(|p| p.ort_name == CPU);
-        let took = self.nodes.iter().any(|(name, _)| name != CPU && asked.iter().any(|p| p.ort_name == name));
+        let is_asked = |name: &str| asked.iter().any(|(_, ort_name)| *ort_name == name);
+        let cpu_allowed = is_asked(CPU);
+        let took = self.nodes.iter().any(|(name, _)| name != CPU && is_asked(name));
         if !took && !cpu_allowed {
             return Err(error(
                 format!("took no node of {component} ({})", path.display()),
@@ -90,7 +88,7 @@ impl Placement {
             ));
         }
         if !took {
-            tracing::warn!(component, provider = first.name, "the provider took no node; the graph runs on the CPU");
+            tracing::warn!(component, provider = first, "the provider took no node; the graph runs on the CPU");
         }
         if !self.heavy_on_cpu.is_empty() && !cpu_allowed {
             let mut kinds = self.heavy_on_cpu.clone();
@@ -116,7 +114,7 @@ pub(super) struct PlacementRecorder(Option<Arc<Mutex<Placement>>>);
 impl PlacementRecorder {
     /// Creates a recorder that is active if any provider other than the CPU is in the list.
     pub(super) fn for_providers(providers: &[ProviderChoice]) -> Self {
-        let only_cpu = providers.iter().all(|p| provider::find_provider(&p.name).is_ok_and(|p| p.ort_name == CPU));
+        let only_cpu = providers.iter().all(|p| provider::ort_name(&p.name) == CPU);
         Self((!only_cpu).then(Arc::default))
     }
 

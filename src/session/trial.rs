@@ -20,8 +20,8 @@ impl Runtime {
     /// # Errors
     /// [`Error::Provider`](crate::Error::Provider) with the reason why it cannot be used here.
     pub fn try_provider(&self, choice: &ProviderChoice) -> Result<()> {
-        let mut builder = self.plain_builder().map_err(|e| provider::unusable(choice, &error_message(&e)))?;
-        provider::register(&mut builder, self, std::slice::from_ref(choice))?;
+        let builder = self.plain_builder().map_err(|e| provider::unusable(choice, &error_message(&e)))?;
+        let mut builder = provider::select(builder, self, std::slice::from_ref(choice))?;
         let opened = builder.commit_from_memory(&model(IR, &BTreeMap::new(), &Node::Identity));
         opened.map(drop).map_err(|e| provider::unusable(choice, &error_message(&e)))
     }
@@ -49,7 +49,7 @@ impl Runtime {
     }
 
     fn open(&self, model: &[u8]) -> ort::Result<()> {
-        self.plain_builder()?.commit_from_memory(model).map(drop)
+        provider::on_cpu(self.plain_builder()?, self)?.commit_from_memory(model).map(drop)
     }
 
     fn plain_builder(&self) -> ort::Result<SessionBuilder> {

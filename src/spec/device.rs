@@ -1,6 +1,7 @@
 //! `[device]`: which execution providers run the graphs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 
 use super::model::component_kinds;
 use super::plain_options::is_plain_option;
@@ -19,6 +20,9 @@ pub struct DeviceSpec {
     /// of preference. Providers of a list that cannot be used on this machine are skipped with a warning, and so are their
     /// options; it is an error if none can be used. Nothing falls to the CPU unless the list ends in it.
     pub providers: Vec<String>,
+    /// `provider_library`, a path or several: libraries of plugin providers, which are registered with ONNX Runtime. The lists
+    /// of providers may then name those that the libraries offer, by ONNX Runtime's names.
+    pub provider_libraries: Vec<PathBuf>,
     /// `threads`: of the CPU, 1 to 1024, at most as many as the CPUs that the process's affinity mask and its control groups'
     /// quota leave it, unless `overcommit` allows more. Absent: one for each physical core that the process may use.
     pub threads: Option<usize>,
@@ -124,6 +128,7 @@ impl Default for DeviceSpec {
     fn default() -> Self {
         Self {
             providers: vec!["cpu".into()],
+            provider_libraries: Vec::new(),
             threads: None,
             batching: Batching::default(),
             denoising_loop: DenoisingLoop::default(),
@@ -150,11 +155,19 @@ impl DeviceSpec {
         self.providers.iter().chain(self.components.values().flatten()).any(|used| used == name)
     }
 
+    /// The names in the lists that are not those of [`PROVIDERS`], each once.
+    fn plugin_names(&self) -> BTreeSet<String> {
+        let all = self.providers.iter().chain(self.components.values().flatten());
+        all.filter(|name| find_provider(name).is_err()).cloned().collect()
+    }
+
     pub(super) fn read(mut table: Table<'_>) -> Self {
         let mut device = Self::default();
-        if let Some(providers) = providers(&mut table) {
+        let has_plugins = table.has(&["provider_library"]);
+        if let Some(providers) = providers(&mut table, has_plugins) {
             device.providers = providers;
         }
+        device.provider_libraries = table.file_paths("provider_library").unwrap_or_default();
         device.threads = table.integer("threads", 1, 1024);
         let ways = Batching::NAMES.map(|(name, _)| name);
         if let Some(name) = table.choice("batching", "way to run the rows", &ways) {
@@ -194,23 +207,23 @@ impl DeviceSpec {
             }
             let mut component = table.table(kind.name());
             component.require("provider", "an execution provider or an array of them");
-            if let Some(providers) = providers(&mut component) {
+            if let Some(providers) = providers(&mut component, has_plugins) {
                 device.components.insert(kind, providers);
             }
             component.finish();
         }
         let named_by_flag = table.get("provider").is_some_and(|item| item.origin().is_command_line());
-        for name in names() {
-            if table.get(name).is_none() {
+        for name in names().map(str::to_owned).chain(device.plugin_names()) {
+            if table.get(&name).is_none() {
                 continue;
             }
-            let takes_none = name == "cpu" && device.uses(name);
-            let options = options(table.table(name), takes_none);
-            if device.uses(name) {
-                device.options.insert(name.to_owned(), options);
+            let is_used = device.uses(&name);
+            let options = options(table.table(&name), &name, is_used);
+            if is_used {
+                device.options.insert(name, options);
             } else if !named_by_flag {
                 // Where a flag chooses another provider, the file's options are those of the one it passed over.
-                table.report_at(name, format!("no list of providers names `{name}`, whose options these are; put it into provider, or leave the table out"));
+                table.report_at(&name, format!("no list of providers names `{name}`, whose options these are; put it into provider, or leave the table out"));
             }
         }
         table.finish();
@@ -220,6 +233,7 @@ impl DeviceSpec {
     pub(super) fn write(&self, writer: &mut Writer) {
         writer.table(&["device"]);
         writer.strings("provider", &self.providers);
+        writer.paths("provider_library", &self.provider_libraries);
         writer.key_if("threads", self.threads.map(integer));
         writer.key_if("batching", (self.batching != Batching::Auto).then(|| self.batching.name()));
         let place = (self.denoising_loop != DenoisingLoop::Auto).then(|| self.denoising_loop.name());
@@ -259,17 +273,22 @@ fn memory_budget(table: &mut Table<'_>) -> Option<u64> {
     bytes
 }
 
-fn providers(table: &mut Table<'_>) -> Option<Vec<String>> {
+/// Reads a list of providers, with the names of plugins if there are libraries of them.
+fn providers(table: &mut Table<'_>, has_plugins: bool) -> Option<Vec<String>> {
     let items = table.strings("provider")?;
     let mut providers = Vec::new();
     for item in items {
         let written = item.string("the name of a provider")?;
-        let Ok(provider) = find_provider(&written) else {
-            let aliases = PROVIDERS.iter().flat_map(|provider| provider.aliases.iter().copied());
-            item.report(unknown_name("provider", &written, names(), aliases));
-            continue;
+        let name = match find_provider(&written) {
+            Ok(provider) => provider.name.to_owned(),
+            Err(_) if has_plugins && !written.is_empty() && !written.contains('\0') => written,
+            Err(_) => {
+                let aliases = PROVIDERS.iter().flat_map(|provider| provider.aliases.iter().copied());
+                let problem = unknown_name("provider", &written, names(), aliases);
+                item.report(format!("{problem}; a plugin provider needs its library, in provider_library"));
+                continue;
+            }
         };
-        let name = provider.name.to_owned();
         if providers.contains(&name) {
             item.report(format!("`{name}` stands in the list twice"));
         } else if providers.last().is_some_and(|before| before == "cpu") {
@@ -282,13 +301,17 @@ fn providers(table: &mut Table<'_>) -> Option<Vec<String>> {
     Some(providers)
 }
 
-fn options(table: Table<'_>, takes_none: bool) -> Options {
+/// Reads the options of a provider. Those that it would ignore are refused if it is used.
+fn options(table: Table<'_>, provider: &str, is_used: bool) -> Options {
+    let row = find_provider(provider).ok().filter(|_| is_used);
     let mut options = Options::new();
     for (name, item) in table.any_keys() {
-        if takes_none {
+        if is_used && provider == "cpu" {
             item.report("the CPU takes no options of its own; `threads` and what else there is stands in [device]");
         } else if name.contains('\0') || matches!(item.value(), Value::String(text) if text.contains('\0')) {
             item.report("expected text without a NUL character, which ends it for ONNX Runtime");
+        } else if let Some(row) = row.filter(|row| row.ignores(name)) {
+            item.report(unknown_name("option", name, row.options.iter().copied(), std::iter::empty()));
         } else if let Some(value) = option(&item) {
             if item.is_untrusted() && !is_plain_option(name, &value) {
                 let key = item.key();

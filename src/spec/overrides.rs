@@ -29,6 +29,8 @@ pub struct Overrides {
     /// `--provider`, one or several in order of preference: `device.provider`. A component with a provider of its
     /// own keeps it.
     pub providers: Vec<String>,
+    /// `--provider-library`, one or several: `device.provider_library`.
+    pub provider_libraries: Vec<PathBuf>,
     /// `--precision`: `device.precision`.
     pub precision: Option<String>,
     /// `--scheduler`: puts an empty table of this name in the place of the scheduler's.
@@ -64,6 +66,7 @@ impl Overrides {
         for text in &self.inputs {
             input(entries, text, reading);
         }
+        let libraries = paths("--provider-library", &self.provider_libraries, "device.provider_library", reading);
         let mut put = |path: &[&str], flag: &'static str, value: Option<Value>| {
             if let Some(value) = value {
                 put(entries, path, Origin::Flag(flag), value, reading);
@@ -77,18 +80,12 @@ impl Overrides {
         put(&["run", "height"], "--height", integer(self.height));
         put(&["output", "preview"], "--preview", integer(self.preview));
         put(&["device", "provider"], "--provider", strings("--provider", &self.providers));
+        put(&["device", "provider_library"], "--provider-library", libraries);
         put(&["device", "precision"], "--precision", self.precision.clone().map(Value::String));
         for (path, flag, key) in
             [(&self.output, "--output", ["output", "dir"]), (&self.model, "--model", ["model", "path"])]
         {
-            match path.as_ref().map(|path| (path, path.to_str())) {
-                Some((_, Some(text))) => put(&key, flag, Some(Value::String(text.into()))),
-                Some((path, None)) => {
-                    let problem = format!("expected a path in Unicode, found {}", path.display());
-                    reading.report(Origin::Flag(flag), &key.join("."), problem);
-                }
-                None => {}
-            }
+            put(&key, flag, paths(flag, path.as_slice(), &key.join("."), reading));
         }
         let task = |entries: &Entries| match &entries.get("task")?.value {
             Value::Table(tasks) => tasks.keys().next().cloned(),
@@ -107,6 +104,19 @@ impl Overrides {
             }
         }
     }
+}
+
+/// Paths as strings; one that is no Unicode is reported.
+fn paths(flag: &'static str, paths: &[PathBuf], key: &str, reading: &Reading<'_>) -> Option<Value> {
+    let text = |path: &PathBuf| {
+        let text = path.to_str().map(str::to_owned);
+        if text.is_none() {
+            let problem = format!("expected a path in Unicode, found {}", path.display());
+            reading.report(Origin::Flag(flag), key, problem);
+        }
+        text
+    };
+    strings(flag, &paths.iter().filter_map(text).collect::<Vec<_>>())
 }
 
 /// One string as such, several as an array, none as nothing.

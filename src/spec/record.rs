@@ -2,7 +2,8 @@
 //!
 //! Anybody can have made an image, so its record names nothing outside of the current directory: no absolute path, no
 //! `..`, no home folder, no URL, and of provider options only those known to be harmless. `[output]` says nothing of the
-//! image and is ignored, and so are the keys that lift a limit: what a machine can take is for its user to say.
+//! image and is ignored, and so are the keys that lift a limit or name a library to load: that is for the machine's user to
+//! say.
 //! Whatever the command line gives anew is the user's own and is not restricted.
 
 use std::collections::HashMap;
@@ -37,8 +38,8 @@ fn record_names(named: &HashMap<String, String>, spec: &Spec) -> RecordNames {
 }
 
 impl Spec {
-    /// Writes the spec as the text that goes into an image's record: as [`Spec::to_toml`], but without `[output]` and keys
-    /// that lift a limit, and with [`RecordPaths::Relative`] also without absolute paths and without provider options that hold paths. Files that
+    /// Writes the spec as the text that goes into an image's record: as [`Spec::to_toml`], but without `[output]`, keys that
+    /// lift a limit and libraries of providers, and with [`RecordPaths::Relative`] also without absolute paths and without provider options that hold paths. Files that
     /// an older record has `names` for keep them.
     pub fn to_record(&self, paths: RecordPaths, names: &RecordNames) -> String {
         let mut own = self.clone();
@@ -69,6 +70,7 @@ impl Spec {
     fn leave_out_unrecorded(&mut self) {
         self.output = OutputSpec::default();
         self.device.overcommit = DeviceSpec::default().overcommit;
+        self.device.provider_libraries.clear();
         self.run.max_input_megapixels = RunSpec::default().max_input_megapixels;
     }
 
@@ -99,7 +101,7 @@ impl Spec {
     }
 }
 
-/// Takes `[output]`, and keys that lift a limit, out of a record and its stages. Returns a sentence for each.
+/// Takes `[output]`, keys that lift a limit, and libraries to load out of a record and its stages. Returns a sentence for each.
 fn take_unrecorded(entries: &mut Entries) -> Vec<String> {
     let mut ignored = Vec::new();
     take_from(entries, "", &mut ignored);
@@ -117,12 +119,16 @@ fn take_from(entries: &mut Entries, prefix: &str, ignored: &mut Vec<String>) {
     if entries.remove("output").is_some() {
         ignored.push(format!("[{prefix}output] in the record is ignored: where images go is for this run to say"));
     }
-    for (table, key) in [("device", "overcommit"), ("run", "max_input_megapixels")] {
+    for (table, key, reason) in [
+        ("device", "overcommit", "it lifts a limit"),
+        ("device", "provider_library", "it names a library to load"),
+        ("run", "max_input_megapixels", "it lifts a limit"),
+    ] {
         if let Some(Node { value: Value::Table(inner), .. }) = entries.get_mut(table)
             && inner.remove(key).is_some()
         {
             ignored.push(format!(
-                "{prefix}{table}.{key} in the record is ignored, as it lifts a limit; if this run needs it: --set \
+                "{prefix}{table}.{key} in the record is ignored, as {reason}; if this run needs it: --set \
                  {prefix}{table}.{key}=VALUE"
             ));
         }
@@ -134,8 +140,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_record_lifts_no_limit() {
-        let text = "[model]\npath = 'm'\n[task.text-to-image]\nprompt = ''\n[device]\novercommit = true\nthreads = 2\n\
+    fn a_record_lifts_no_limit_and_loads_no_library() {
+        let text = "[model]\npath = 'm'\n[task.text-to-image]\nprompt = ''\n[device]\novercommit = true\nthreads = 2\nprovider_library = 'x.so'\n\
                     [run]\nmax_input_megapixels = 4000\nseed = 3\n\
                     [[stage]]\nmodel.path = 'n'\ntask.image-to-image = {}\nrun.max_input_megapixels = 999\n";
         let read = |set: &[&str]| {
@@ -147,15 +153,24 @@ mod tests {
         let usual = (false, RunSpec::default().max_input_megapixels);
         assert_eq!((limits(&spec), limits(&spec.stages[0].spec)), (usual, usual));
         assert_eq!((spec.device.threads, spec.run.seed), (Some(2), Some(3)));
-        let keys = ["device.overcommit", "run.max_input_megapixels", "stage[0].run.max_input_megapixels"];
+        assert!(spec.device.provider_libraries.is_empty());
+        let keys = [
+            "device.overcommit",
+            "device.provider_library",
+            "run.max_input_megapixels",
+            "stage[0].run.max_input_megapixels",
+        ];
         assert_eq!(ignored.len(), keys.len());
         assert!(ignored.iter().zip(keys).all(|(said, key)| said.starts_with(key)), "{ignored:?}");
         // The command line may, and a record that is written holds nothing that would be ignored.
-        let lifted = read(&["device.overcommit=true", "run.max_input_megapixels=100"]).spec;
+        let lifted =
+            read(&["device.overcommit=true", "device.provider_library=own.so", "run.max_input_megapixels=100"]).spec;
         assert_eq!(limits(&lifted), (true, 100));
+        assert_eq!(lifted.device.provider_libraries, [Path::new("own.so")]);
         for paths in [RecordPaths::Relative, RecordPaths::Absolute] {
             let written = lifted.to_record(paths, &RecordNames::default());
-            assert!(!written.contains("overcommit") && !written.contains("megapixels"), "{written}");
+            let left_out = ["overcommit", "provider_library", "megapixels"];
+            assert!(left_out.iter().all(|key| !written.contains(key)), "{written}");
         }
     }
 }

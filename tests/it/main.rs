@@ -22,6 +22,8 @@ mod lora;
 mod memory;
 mod pipeline;
 mod plot;
+#[cfg(not(target_env = "musl"))]
+mod plugin;
 mod precision;
 mod quantize;
 mod rewrite;

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use ldm_ort::Error;
 use ldm_ort::session::{
-    Cancel, Env, GraphRun, LibrarySource, Placement, ProviderChoice, Runtime, RuntimeOptions, Session, SessionOptions,
-    Verdict, search,
+    Cancel, Env, GraphRun, LibrarySource, Placement, ProviderChoice, ProviderPlace, Runtime, RuntimeOptions, Session,
+    SessionOptions, Verdict, search,
 };
 use ldm_ort::tensor::{DType, Dim, TensorInfo, TensorView};
 use ndarray::{Array4, ArrayD, IxDyn, arr0, arr1};
@@ -235,7 +235,13 @@ fn a_provider_that_cannot_be_used_is_an_error() {
 fn every_provider_says_whether_it_can_be_used() {
     let statuses = ldm_ort::session::provider_statuses(&runtime());
     assert_eq!(statuses.len(), ldm_ort::session::PROVIDERS.len());
-    assert!(statuses.iter().any(|s| s.provider.name == "cpu" && s.obstacle.is_none()));
+    let cpu = statuses.iter().find(|s| s.name == "cpu").unwrap();
+    assert_eq!((cpu.place, &cpu.obstacle), (Some(ProviderPlace::Runtime), &None));
+    assert!(
+        cpu.devices.iter().any(|device| device.kind == "CPU" && device.name().ends_with("CPU")),
+        "{:?}",
+        cpu.devices
+    );
     assert!(statuses.iter().all(|s| s.obstacle.as_ref().is_none_or(|(problem, _)| !problem.is_empty())));
 }
 
@@ -303,7 +309,7 @@ fn the_fetched_builds_are_listed() {
     let (runtime, cache) = (runtime(), tempfile::tempdir().unwrap());
     let elsewhere = format!("* taken from elsewhere: {}\n", runtime.path().display());
     let list = || printed(&["list"], cache.path(), Some(runtime.path())).unwrap();
-    assert_eq!(list(), format!("no build was fetched yet\n{elsewhere}"));
+    assert_eq!(list(), format!("no package was fetched yet\n{elsewhere}"));
     let folder = cache.path().join("runtime/1.31.1-cuda");
     std::fs::create_dir_all(&folder).unwrap();
     std::fs::write(folder.join("libonnxruntime.so"), vec![0; 1_500_000]).unwrap();

@@ -93,13 +93,15 @@ pub struct RuntimeArgs {
 /// The actions of `ldm-ort runtime`.
 #[derive(Debug, Clone, Subcommand)]
 pub enum RuntimeAction {
-    /// Downloads a build of ONNX Runtime into the cache.
+    /// Downloads a build of ONNX Runtime, or a provider's library for it, into the cache.
     Install {
-        /// The build: for CPUs, for CPUs and NVIDIA's GPUs, or for Intel's CPUs and GPUs.
+        /// The package: a build for CPUs (cpu), also for NVIDIA's GPUs (cuda), for Intel's CPUs and GPUs (openvino), for
+        /// DirectX 12 GPUs on Windows (directml); or the library for GPUs with Vulkan, Metal or Direct3D 12 (webgpu), which
+        /// the build cpu loads.
         #[arg(value_parser = PossibleValuesParser::new(Flavor::ALL.map(Flavor::name)).try_map(flavor))]
         build: Flavor,
     },
-    /// Lists the builds in the cache.
+    /// Lists the packages in the cache.
     List,
 }
 
@@ -108,7 +110,7 @@ fn size(text: &str) -> Result<u64, String> {
 }
 
 fn flavor(name: String) -> Result<Flavor, String> {
-    Flavor::from_name(&name).ok_or_else(|| format!("there is no build {name}"))
+    Flavor::from_name(&name).ok_or_else(|| format!("there is no package {name}"))
 }
 
 /// `ldm-ort completions`.

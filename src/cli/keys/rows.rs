@@ -105,6 +105,12 @@ pub(crate) const KEYS: &[KeyEntry] = &[
         "Its token in prompts; by default the name in the file, or the file's.",
     ),
     key("device", "provider", T::Providers, "The execution provider, or several in order of preference; `\"cpu\"`."),
+    key(
+        "device",
+        "provider_library",
+        T::Paths,
+        "The library of a plugin provider, or several; see `[device] provider`.",
+    ),
     key("device", "threads", T::Integer, "Threads of the CPU; by default one for each physical core."),
     key(
         "device",

@@ -48,7 +48,10 @@ fn model_tables() -> Map<String, Value> {
         tables.insert(name.into(), json!({"type": "array", "items": items}));
     }
     tables.insert("run".into(), table(keys_of("run")));
-    tables.insert("device".into(), table(device));
+    let mut device = table(device);
+    // The options of a plugin provider.
+    device["additionalProperties"] = option;
+    tables.insert("device".into(), device);
     tables.insert("output".into(), table(keys_of("output")));
     tables
 }
@@ -80,7 +83,7 @@ fn value_schema(value: KeyType) -> Value {
     let or_list = |item: Value| json!({"anyOf": [item, {"type": "array", "items": item}]});
     match value {
         KeyType::Text | KeyType::Path => json!({"type": "string"}),
-        KeyType::Texts => or_list(json!({"type": "string"})),
+        KeyType::Texts | KeyType::Paths => or_list(json!({"type": "string"})),
         KeyType::Integer => json!({"type": "integer"}),
         KeyType::IntegerOrText => json!({"type": ["integer", "string"]}),
         KeyType::IntegersOrTexts => or_list(json!({"type": ["integer", "string"]})),
@@ -100,7 +103,8 @@ fn value_schema(value: KeyType) -> Value {
             let names = PROVIDERS
                 .iter()
                 .flat_map(|provider| [provider.name].into_iter().chain(provider.aliases.iter().copied()));
-            or_list(json!({"enum": names.collect::<Vec<_>>()}))
+            // Any other name is a plugin provider's.
+            or_list(json!({"anyOf": [{"enum": names.collect::<Vec<_>>()}, {"type": "string"}]}))
         }
         KeyType::Strings => json!({"type": "object", "additionalProperties": {"type": "string"}}),
         KeyType::Boxes => json!({"type": "array", "items": {"type": "object", "required": ["class", "box"]}}),

@@ -12,7 +12,7 @@ use std::time::Duration;
 use sha2::{Digest, Sha256};
 
 use super::wheel::Wheel;
-use super::{FetchEvent, LOCK, UNFINISHED, http, index, remove_unfinished, unpack};
+use super::{FetchEvent, LOCK, UNFINISHED, http, index, remove_unfinished, unpack, wheel};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::guard::contain;
@@ -76,7 +76,9 @@ impl Job<'_> {
         let libraries = room.path().join("libraries");
         std::fs::create_dir(&libraries).map_err(|e| Error::io(&libraries, "creating the folder", e))?;
         let file = File::open(&archive).map_err(|e| Error::io(&archive, "opening", e))?;
-        let count = contain(|| unpack::unpack(file, &libraries)).map_err(|panic| self.failed(panic.to_string()))?;
+        let within = wheel::folder(self.wheel.flavor);
+        let count =
+            contain(|| unpack::unpack(file, within, &libraries)).map_err(|panic| self.failed(panic.to_string()))?;
         let count = count.map_err(|e| Error::io(&libraries, "unpacking into", e))?;
         if count == 0 {
             return Err(self.failed(format!("{} contains no libraries", self.wheel.file)));

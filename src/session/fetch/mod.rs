@@ -1,4 +1,4 @@
-//! Fetches an official build of ONNX Runtime from the Python package index into the user's cache.
+//! Fetches an official package of ONNX Runtime from the Python package index into the user's cache.
 
 #[cfg(feature = "fetch")]
 mod download;
@@ -62,7 +62,7 @@ pub enum FetchEvent {
     },
 }
 
-/// A build that [`install`] left in the cache.
+/// A package that [`install`] left in the cache.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InstalledBuild {
     /// Its folder.
@@ -73,12 +73,12 @@ pub struct InstalledBuild {
     pub was_there: bool,
 }
 
-/// Fetches a build into the user's cache, unless it is already there.
+/// Fetches a package into the user's cache, unless it is already there.
 ///
 /// The file is checked against a digest built into this program. Its libraries appear in the cache all at once.
 ///
 /// # Errors
-/// [`Error::Runtime`] if the network may not be used or fails, if there is no build of this flavor for this machine, or
+/// [`Error::Runtime`] if the network may not be used or fails, if there is no package of this flavor for this machine, or
 /// if the file's digest is wrong; [`Error::Io`] if the cache cannot be written; [`Error::Interrupted`] if
 /// `options.cancel` was cancelled.
 pub fn install(
@@ -95,13 +95,13 @@ pub fn install(
     let manual_steps = manual_steps(flavor, version, &folder);
     if options.offline {
         return Err(Error::runtime(
-            format!("the build {flavor} is not in the cache, and the network may not be used"),
+            format!("the package {flavor} is not in the cache, and the network may not be used"),
             manual_steps,
         ));
     }
     let wheel = wheel_here(flavor).ok_or_else(|| {
         let (os, arch) = (std::env::consts::OS, std::env::consts::ARCH);
-        Error::runtime(format!("there is no official build {flavor} for {os} on {arch}"), manual_steps.clone())
+        Error::runtime(format!("there is no official package {flavor} for {os} on {arch}"), manual_steps.clone())
     })?;
     let was_there = fetch(wheel, (&cache, &folder), options, &manual_steps, observer)?;
     Ok(InstalledBuild { folder, version, was_there })
@@ -121,7 +121,7 @@ fn fetch(
 }
 
 impl Flavor {
-    /// Returns true if there is an official build of it for this machine, which can be fetched.
+    /// Returns true if there is an official package of it for this machine, which can be fetched.
     pub fn is_built_here(self) -> bool {
         wheel_here(self).is_some()
     }
@@ -157,13 +157,18 @@ fn remove_unfinished(cache: &Path) {
     }
 }
 
-/// Returns instructions for installing the build without network access.
+/// Returns instructions for installing the package without network access.
 fn manual_steps(flavor: Flavor, version: &str, folder: &Path) -> String {
+    let minimum = library::minimum_version();
+    let or = match flavor.is_plugin() {
+        true => "name its library with --provider-library".to_owned(),
+        false => format!("name a library of ONNX Runtime {minimum} or newer with --runtime or ORT_DYLIB_PATH"),
+    };
     format!(
-        "on a machine with network, `pip download --no-deps {}=={version}`; copy the libraries of its folder \
-         onnxruntime/capi into {}, or name a library of ONNX Runtime {} or newer with --runtime or ORT_DYLIB_PATH",
+        "on a machine with network, `pip download --no-deps {}=={version}`; copy the libraries of its folder {} into {}, or \
+         {or}",
         wheel::project(flavor),
+        wheel::folder(flavor).trim_end_matches('/'),
         folder.display(),
-        library::minimum_version(),
     )
 }

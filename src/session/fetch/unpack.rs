@@ -4,20 +4,17 @@ use std::fs::File;
 use std::io;
 use std::path::Path;
 
-/// The folder of a wheel that contains the libraries.
-const FOLDER: &str = "onnxruntime/capi/";
-
-/// Copies the shared libraries of the wheel in `archive` to `folder`, and returns their number.
+/// Copies the shared libraries in the folder `within` of the wheel in `archive` to `folder`, and returns their number.
 ///
-/// All libraries of the folder are copied: ONNX Runtime's own, its providers, and their dependencies. Python's
+/// All libraries of that folder are copied: ONNX Runtime's own, its providers, and their dependencies. Python's
 /// extension module is skipped: nothing here uses it, and it is as large as the rest.
-pub(super) fn unpack(archive: File, folder: &Path) -> io::Result<usize> {
+pub(super) fn unpack(archive: File, within: &str, folder: &Path) -> io::Result<usize> {
     let mut archive = zip::ZipArchive::new(io::BufReader::new(archive)).map_err(io::Error::other)?;
     let mut count = 0;
     for i in 0..archive.len() {
         let mut entry = archive.by_index(i).map_err(io::Error::other)?;
         // The rest of the name has no separator, so it cannot point to another folder.
-        let name = match entry.name().map_err(io::Error::other)?.strip_prefix(FOLDER) {
+        let name = match entry.name().map_err(io::Error::other)?.strip_prefix(within) {
             Some(name) if is_library(name) => name.to_string(),
             _ => continue,
         };

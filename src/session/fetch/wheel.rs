@@ -1,4 +1,4 @@
-//! The official builds: one wheel per flavor, system and CPU architecture.
+//! The official packages: one wheel per flavor, system and CPU architecture.
 //!
 //! A wheel is a zip archive made for Python. The libraries in it do not depend on Python or its version, so one Python
 //! tag is enough. The digests are those that the package index states for these files, which never change once
@@ -12,11 +12,19 @@ pub const PINNED_VERSION: &str = "1.31.1";
 /// The newest build with OpenVINO.
 const OPENVINO_VERSION: &str = "1.24.1";
 
+/// The newest build with DirectML.
+const DIRECTML_VERSION: &str = "1.24.4";
+
+/// The version of the plugin provider for WebGPU, which needs ONNX Runtime 1.24.4 or newer.
+const WEBGPU_VERSION: &str = "0.4.0";
+
 /// Returns the version of a flavor's build that this program fetches.
 pub(in crate::session) fn pinned_version(flavor: Flavor) -> &'static str {
     match flavor {
         Flavor::Cpu | Flavor::Cuda => PINNED_VERSION,
         Flavor::OpenVino => OPENVINO_VERSION,
+        Flavor::DirectMl => DIRECTML_VERSION,
+        Flavor::WebGpu => WEBGPU_VERSION,
     }
 }
 
@@ -26,6 +34,16 @@ pub(super) fn project(flavor: Flavor) -> &'static str {
         Flavor::Cpu => "onnxruntime",
         Flavor::Cuda => "onnxruntime-gpu",
         Flavor::OpenVino => "onnxruntime-openvino",
+        Flavor::DirectMl => "onnxruntime-directml",
+        Flavor::WebGpu => "onnxruntime-ep-webgpu",
+    }
+}
+
+/// Returns the folder of a flavor's wheels that contains the libraries, with a final slash.
+pub(super) fn folder(flavor: Flavor) -> &'static str {
+    match flavor {
+        Flavor::WebGpu => "onnxruntime_ep_webgpu/",
+        _ => "onnxruntime/capi/",
     }
 }
 
@@ -129,6 +147,54 @@ const WHEELS: &[Wheel<'static>] = &[
         sha256: "f186335a9c9b255633275290da7521d3d4d14c7773fee3127bfa040234d3fa5a",
         bytes: 13_658_075,
     },
+    Wheel {
+        flavor: Flavor::DirectMl,
+        os: "windows",
+        arch: "x86_64",
+        file: "onnxruntime_directml-1.24.4-cp312-cp312-win_amd64.whl",
+        sha256: "f2ecb68b7b7b259d2ef3112ae760149f9b5a1e7c0fbb73d539da6250a648a614",
+        bytes: 25_111_930,
+    },
+    Wheel {
+        flavor: Flavor::WebGpu,
+        os: "linux",
+        arch: "aarch64",
+        file: "onnxruntime_ep_webgpu-0.4.0-py3-none-manylinux_2_28_aarch64.whl",
+        sha256: "17f660db53b1a509c63e721ac6784a2daa1c4e91a968523ee9986505ee5b0a55",
+        bytes: 6_096_222,
+    },
+    Wheel {
+        flavor: Flavor::WebGpu,
+        os: "linux",
+        arch: "x86_64",
+        file: "onnxruntime_ep_webgpu-0.4.0-py3-none-manylinux_2_28_x86_64.whl",
+        sha256: "5d8c961eda91a88961cad1fb7621f389f006b18497d6ea9ecf96f729f066cbfb",
+        bytes: 6_892_120,
+    },
+    Wheel {
+        flavor: Flavor::WebGpu,
+        os: "macos",
+        arch: "aarch64",
+        file: "onnxruntime_ep_webgpu-0.4.0-py3-none-macosx_14_0_universal2.whl",
+        sha256: "8d0a91d44b43d931c3068b9134aed9770f27803e353c2b58c93e1700bb68bcca",
+        bytes: 5_200_679,
+    },
+    Wheel {
+        flavor: Flavor::WebGpu,
+        os: "windows",
+        arch: "aarch64",
+        file: "onnxruntime_ep_webgpu-0.4.0-py3-none-win_arm64.whl",
+        sha256: "a9586f6744370776059edd794c11bca2f563258a5bd2707864aefff31d3af39f",
+        bytes: 14_194_630,
+    },
+    Wheel {
+        flavor: Flavor::WebGpu,
+        os: "windows",
+        arch: "x86_64",
+        file: "onnxruntime_ep_webgpu-0.4.0-py3-none-win_amd64.whl",
+        sha256: "7db646669d1a2390551da675115ea125e68cb3d4d2c3a2d6e463372bf8d6ea87",
+        bytes: 13_149_847,
+    },
 ];
 
 #[cfg(test)]
@@ -154,6 +220,8 @@ mod tests {
         assert!(file(Flavor::Cpu, "windows", "aarch64").unwrap().contains("win_arm64"));
         assert!(file(Flavor::Cpu, "macos", "aarch64").unwrap().contains("macosx_14_0_arm64"));
         assert!(file(Flavor::Cuda, "linux", "x86_64").unwrap().starts_with("onnxruntime_gpu-"));
+        assert!(file(Flavor::WebGpu, "windows", "aarch64").unwrap().starts_with("onnxruntime_ep_webgpu-"));
+        assert_eq!(file(Flavor::DirectMl, "linux", "x86_64"), None);
         // The last one for Intel Macs was too old.
         assert_eq!(file(Flavor::Cpu, "macos", "x86_64"), None);
         assert_eq!(file(Flavor::Cuda, "macos", "aarch64"), None);

@@ -46,8 +46,8 @@ pub(super) fn open(
     options.cancel.check()?;
     let failed = |e: ort::Error| opening_failed(&options.component, path, &e);
     let recorder = PlacementRecorder::for_providers(&options.providers);
-    let mut builder = builder(runtime, options, &opening, &recorder).map_err(failed)?;
-    provider::register(&mut builder, runtime, &options.providers)?;
+    let builder = builder(runtime, options, &opening, &recorder).map_err(failed)?;
+    let mut builder = provider::select(builder, runtime, &options.providers)?;
     let mapped = weights::hand_over(&mut builder, &options.weight_files, failed)?;
     let (mut builder, source) = weights::replace(builder, path, opening.bytes, weights, &options.edits, failed)?;
 

@@ -1,11 +1,12 @@
-//! The user's cache of fetched builds: `runtime/<version>-<flavor>/`, one complete build each.
+//! The user's cache of fetched packages: `runtime/<version>-<flavor>/`, one complete package each.
 
 use std::path::PathBuf;
 
+use super::file_name::library_file_name;
 use super::{Env, Flavor};
 use crate::error::{Error, Result};
 
-/// A build in the cache.
+/// A package in the cache.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CachedBuild {
     /// Its folder.
@@ -16,6 +17,14 @@ pub struct CachedBuild {
     pub flavor: Flavor,
     /// The size of its files, in bytes.
     pub bytes: u64,
+}
+
+impl CachedBuild {
+    /// Returns the file of a plugin provider's library; `None` for a build of ONNX Runtime.
+    pub(in crate::session) fn plugin_library(&self) -> Option<PathBuf> {
+        let library = self.flavor.own_library().filter(|_| self.flavor.is_plugin())?;
+        Some(self.folder.join(library_file_name(library)))
+    }
 }
 
 /// Returns this program's folder in the user's cache.
@@ -32,7 +41,7 @@ pub fn user_cache(env: &Env) -> Result<PathBuf> {
     })
 }
 
-/// Returns the folder that contains the fetched builds.
+/// Returns the folder that contains the fetched packages.
 ///
 /// # Errors
 /// As [`user_cache`].
@@ -40,12 +49,12 @@ pub(in crate::session) fn directory(env: &Env) -> Result<PathBuf> {
     user_cache(env).map(|root| root.join("runtime"))
 }
 
-/// Returns the name of a build's folder in [`directory`].
+/// Returns the name of a package's folder in [`directory`].
 pub(in crate::session) fn flavor_directory(version: &str, flavor: Flavor) -> String {
     format!("{version}-{flavor}")
 }
 
-/// Returns the builds in the cache, best first: `preferred`, then in the order of [`Flavor::ALL`]; within a flavor,
+/// Returns the packages in the cache, best first: `preferred`, then in the order of [`Flavor::ALL`]; within a flavor,
 /// the version that this program pins, then the newest.
 pub fn cached_builds(env: &Env, preferred: Option<Flavor>) -> Vec<CachedBuild> {
     let Ok(entries) = directory(env).and_then(|dir| std::fs::read_dir(&dir).map_err(|e| Error::io(&dir, "listing", e)))
@@ -85,7 +94,9 @@ mod tests {
     #[test]
     fn lists_the_preferred_flavor_first_and_passes_over_the_rest() {
         let dir = tempfile::tempdir().unwrap();
-        for name in ["1.31.1-cpu", "1.40.0-cpu", "1.9.0-cpu", "1.31.1-cuda", "download-x", "notes", "1.x-cpu"] {
+        for name in
+            ["1.31.1-cpu", "1.40.0-cpu", "1.9.0-cpu", "1.31.1-cuda", "0.4.0-webgpu", "download-x", "notes", "1.x-cpu"]
+        {
             std::fs::create_dir_all(dir.path().join("runtime").join(name)).unwrap();
         }
         let env = Env { cache_dir: Some(dir.path().to_path_buf()), ..Env::default() };
@@ -95,7 +106,10 @@ mod tests {
                 .map(|c| c.folder.file_name().unwrap().to_string_lossy().into_owned())
                 .collect::<Vec<_>>()
         };
-        assert_eq!(names(None), ["1.31.1-cpu", "1.40.0-cpu", "1.9.0-cpu", "1.31.1-cuda"]);
+        assert_eq!(names(None), ["1.31.1-cpu", "1.40.0-cpu", "1.9.0-cpu", "1.31.1-cuda", "0.4.0-webgpu"]);
         assert_eq!(names(Some(Flavor::Cuda))[0], "1.31.1-cuda");
+        let plugins: Vec<_> = cached_builds(&env, None).iter().filter_map(CachedBuild::plugin_library).collect();
+        let library = library_file_name("onnxruntime_providers_webgpu");
+        assert_eq!(plugins, [dir.path().join("runtime/0.4.0-webgpu").join(library)]);
     }
 }

@@ -12,6 +12,7 @@ mod runtime_options;
 mod search;
 mod versions;
 
+use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -25,7 +26,7 @@ pub(super) use cache::{directory, flavor_directory};
 pub(super) use file_name::library_file_name;
 pub use flavor::Flavor;
 pub use host::{Host, HostApi};
-pub(super) use probe::check_library;
+pub(super) use probe::{check_library, load_error};
 pub use runtime_options::{Env, RuntimeOptions};
 pub use search::{Candidate, LibrarySource, Search, Verdict, search};
 pub use versions::minimum_version;
@@ -36,6 +37,8 @@ pub struct Runtime {
     inner: Arc<Inner>,
     /// True if graphs run on the environment's global thread pool.
     host_threads: bool,
+    /// The plugin providers in the user's cache, best first.
+    plugins: Arc<[CachedBuild]>,
 }
 
 #[derive(Debug)]
@@ -88,7 +91,7 @@ impl Runtime {
         tracing::info!("ONNX Runtime {version} is {}", path.display());
         let environment = start(&path, options.host.as_ref())?;
         let inner = Arc::new(Inner { environment, path, version, search });
-        let runtime = Self { inner, host_threads: options.host_threads };
+        let runtime = Self { inner, host_threads: options.host_threads, plugins: cached_plugins(options) };
         Ok(loaded.insert(runtime).clone())
     }
 
@@ -111,9 +114,15 @@ impl Runtime {
         &self.inner.environment
     }
 
+    /// Returns the library of a plugin provider in the user's cache.
+    pub(super) fn cached_plugin(&self, flavor: Flavor) -> Option<PathBuf> {
+        self.plugins.iter().find(|build| build.flavor == flavor)?.plugin_library()
+    }
+
     /// Returns the runtime that this process has already loaded, if it satisfies `options`.
     fn reused(&self, options: &RuntimeOptions) -> Result<Self> {
-        let runtime = Self { host_threads: options.host_threads, ..self.clone() };
+        let plugins = cached_plugins(options);
+        let runtime = Self { host_threads: options.host_threads, plugins, ..self.clone() };
         if let Some(host) = &options.host
             && !host.is_in(self.path())
         {
@@ -143,6 +152,10 @@ impl Runtime {
             "a process can load only one ONNX Runtime; start another process",
         )
     }
+}
+
+fn cached_plugins(options: &RuntimeOptions) -> Arc<[CachedBuild]> {
+    cached_builds(&options.env, None).into_iter().filter(|build| build.flavor.is_plugin()).collect()
 }
 
 /// The target under which the library's loader logs.
@@ -190,8 +203,30 @@ fn start(path: &Path, host: Option<&Host>) -> Result<ort::environment::Environme
 
 const TELEMETRY_OFF: &str = "ORT_DISABLE_TELEMETRY";
 
+thread_local! {
+    /// The last error that ONNX Runtime logged on this thread.
+    static LOGGED: RefCell<Option<String>> = const { RefCell::new(None) };
+}
+
+/// Forgets the error that ONNX Runtime logged last on this thread.
+pub(super) fn forget_error() {
+    LOGGED.take();
+}
+
+/// Takes the error that ONNX Runtime logged last on this thread, without its source location.
+pub(super) fn take_error() -> Option<String> {
+    let logged = LOGGED.take()?;
+    // A location is a file with a line, and a function's signature.
+    let (_, rest) = logged.split_once(".cc:").unwrap_or(("", &logged));
+    let end = [")::<lambda()> ", ") "].iter().find_map(|end| Some(rest.find(end)? + end.len()));
+    Some(rest.get(end.unwrap_or(0)..).unwrap_or(rest).trim().to_owned())
+}
+
 /// Forwards ONNX Runtime's log to `tracing`, under the target `onnxruntime`.
 pub(super) fn log(level: LogLevel, _category: &str, id: &str, location: &str, message: &str) {
+    if level >= LogLevel::Error {
+        LOGGED.set(Some(message.to_owned()));
+    }
     match level {
         LogLevel::Verbose => tracing::trace!(target: "onnxruntime", id, location, "{message}"),
         LogLevel::Info => tracing::debug!(target: "onnxruntime", id, location, "{message}"),

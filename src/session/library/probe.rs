@@ -66,7 +66,7 @@ fn load(path: &Path) -> Result<libloading::Library, String> {
 }
 
 /// Returns the message of the system's loader, without its wrappers.
-fn load_error(error: &libloading::Error) -> String {
+pub(in crate::session) fn load_error(error: &libloading::Error) -> String {
     use std::error::Error as _;
     match error.source() {
         Some(source) => source.to_string(),

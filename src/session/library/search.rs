@@ -192,7 +192,8 @@ pub fn search(options: &RuntimeOptions) -> Search {
 }
 
 fn consider_cache(search: &mut Search, env: &Env, flavor: Option<Flavor>) {
-    let builds = cached_builds(env, flavor);
+    let mut builds = cached_builds(env, flavor);
+    builds.retain(|build| !build.flavor.is_plugin());
     if builds.is_empty() {
         match directory(env) {
             Ok(dir) => search.absent(LibrarySource::Cache, &format!("nothing in {}", dir.display())),
@@ -269,10 +270,8 @@ fn ld_so_conf() -> Vec<PathBuf> {
 /// Considers the library of Python's package, unless its build lacks the preferred one's provider.
 fn consider_package(search: &mut Search, env: &Env, flavor: Option<Flavor>) {
     let Some(dir) = &env.package_dir else { return };
-    let lacking = flavor.filter(|flavor| *flavor != Flavor::Cpu).filter(|flavor| {
-        let library = library_file_name(&format!("onnxruntime_providers_{flavor}"));
-        !dir.join(library).is_file()
-    });
+    let lacks = |library: &str| !dir.join(library_file_name(library)).is_file();
+    let lacking = flavor.filter(|flavor| flavor.own_library().is_some_and(lacks));
     match (files_in(dir).into_iter().next(), lacking) {
         (None, _) => search.absent(LibrarySource::Package, &format!("{} holds no {}", dir.display(), file_name())),
         (Some(_), Some(flavor)) => search.absent(LibrarySource::Package, &format!("it is not a build for {flavor}")),

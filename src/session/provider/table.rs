@@ -3,7 +3,9 @@
 use ort::ep::{self, ExecutionProvider};
 use ort::session::builder::SessionBuilder;
 
+use super::option_names;
 use super::register::{self, ProviderOptions};
+use super::requirement::{self, Driver, Requirement};
 use crate::session::Flavor;
 
 /// One row of the table of execution providers.
@@ -22,16 +24,34 @@ pub struct Provider {
     /// The libraries that it needs next to ONNX Runtime's own, without prefix and extension; empty if the provider is
     /// part of ONNX Runtime's library.
     pub libraries: &'static [&'static str],
-    /// The build of ONNX Runtime that includes it, if this program can fetch one.
+    /// The package that includes it, if this program can fetch one.
     pub flavor: Option<Flavor>,
     /// Installation instructions.
     pub obtain: &'static str,
+    /// The options that it takes, if it ignores all others without a message; empty if it refuses them itself.
+    pub options: &'static [&'static str],
+    /// The driver that it needs.
+    pub(super) driver: Option<&'static Driver>,
+    /// What its messages can name as missing.
+    pub(super) requirements: &'static [Requirement],
     /// ONNX Runtime's name of the memory that its tensors are in, if that is not the host's.
     pub(in crate::session) memory: Option<&'static str>,
     /// Returns true if the loaded ONNX Runtime was built with it.
     pub(super) is_built_in: fn() -> ort::Result<bool>,
     /// Registers it with a session's options.
     pub(super) register: fn(&mut SessionBuilder, &ProviderOptions) -> ort::Result<()>,
+}
+
+impl Provider {
+    /// Returns true if this operating system supports it.
+    pub fn exists_here(&self) -> bool {
+        self.systems.is_empty() || self.systems.contains(&std::env::consts::OS)
+    }
+
+    /// Returns true for an option that the provider would ignore without a message.
+    pub fn ignores(&self, option: &str) -> bool {
+        !self.options.is_empty() && !self.options.contains(&option)
+    }
 }
 
 const DESKTOP: &[&str] = &["linux", "windows"];
@@ -47,6 +67,9 @@ pub const PROVIDERS: &[Provider] = &[
         libraries: &[],
         flavor: Some(Flavor::Cpu),
         obtain: "`ldm-ort runtime install cpu`",
+        options: &[],
+        driver: None,
+        requirements: &[],
         memory: None,
         is_built_in: || Ok(true),
         register: register::nothing,
@@ -60,6 +83,9 @@ pub const PROVIDERS: &[Provider] = &[
         libraries: &["onnxruntime_providers_cuda"],
         flavor: Some(Flavor::Cuda),
         obtain: "`ldm-ort runtime install cuda`, and CUDA 13 and cuDNN 9 from NVIDIA on the library search path",
+        options: &[],
+        driver: Some(&requirement::NVIDIA_DRIVER),
+        requirements: requirement::NVIDIA,
         memory: Some("Cuda"),
         is_built_in: ep::CUDA::is_available,
         register: register::by_name::<ep::CUDA>,
@@ -73,6 +99,9 @@ pub const PROVIDERS: &[Provider] = &[
         libraries: &["onnxruntime_providers_tensorrt"],
         flavor: Some(Flavor::Cuda),
         obtain: "`ldm-ort runtime install cuda`, and CUDA 13, cuDNN 9 and TensorRT 10 from NVIDIA on the library search path",
+        options: &[],
+        driver: Some(&requirement::NVIDIA_DRIVER),
+        requirements: requirement::NVIDIA,
         memory: Some("Cuda"),
         is_built_in: ep::TensorRT::is_available,
         register: register::by_name::<ep::TensorRT>,
@@ -86,6 +115,9 @@ pub const PROVIDERS: &[Provider] = &[
         libraries: &["onnxruntime_providers_nv_tensorrt_rtx"],
         flavor: None,
         obtain: "a build of ONNX Runtime with TensorRT for RTX, given with `--runtime`, and NVIDIA's TensorRT for RTX",
+        options: &[],
+        driver: Some(&requirement::NVIDIA_DRIVER),
+        requirements: requirement::NVIDIA,
         memory: Some("Cuda"),
         is_built_in: ep::NVRTX::is_available,
         register: register::by_name::<ep::NVRTX>,
@@ -97,8 +129,11 @@ pub const PROVIDERS: &[Provider] = &[
         about: "any DirectX 12 GPU on Windows",
         systems: &["windows"],
         libraries: &[],
-        flavor: None,
-        obtain: "the onnxruntime.dll and DirectML.dll of a DirectML build of ONNX Runtime, given with `--runtime`",
+        flavor: Some(Flavor::DirectMl),
+        obtain: "`ldm-ort runtime install directml`",
+        options: &[],
+        driver: None,
+        requirements: &[],
         memory: Some("DML"),
         is_built_in: ep::DirectML::is_available,
         register: register::directml,
@@ -112,6 +147,9 @@ pub const PROVIDERS: &[Provider] = &[
         libraries: &["onnxruntime_providers_openvino"],
         flavor: Some(Flavor::OpenVino),
         obtain: "`ldm-ort runtime install openvino`, and on Windows OpenVINO itself on the PATH",
+        options: &[],
+        driver: None,
+        requirements: &[],
         memory: None,
         is_built_in: ep::OpenVINO::is_available,
         register: register::by_name::<ep::OpenVINO>,
@@ -125,6 +163,9 @@ pub const PROVIDERS: &[Provider] = &[
         libraries: &[],
         flavor: Some(Flavor::Cpu),
         obtain: "`ldm-ort runtime install cpu` on macOS: the official build includes it",
+        options: &[],
+        driver: None,
+        requirements: &[],
         memory: None,
         is_built_in: ep::CoreML::is_available,
         register: register::by_name::<ep::CoreML>,
@@ -136,8 +177,11 @@ pub const PROVIDERS: &[Provider] = &[
         about: "any GPU with Vulkan, Metal or Direct3D 12, through Dawn",
         systems: &[],
         libraries: &[],
-        flavor: None,
-        obtain: "a build of ONNX Runtime with WebGPU, given with `--runtime`",
+        flavor: Some(Flavor::WebGpu),
+        obtain: "`ldm-ort runtime install webgpu`, and the GPU's driver for Vulkan, Metal or Direct3D 12",
+        options: option_names::WEBGPU,
+        driver: Some(&requirement::VULKAN_LOADER),
+        requirements: requirement::WEBGPU,
         memory: Some("WebGPU_Buf"),
         is_built_in: ep::WebGPU::is_available,
         register: register::by_name::<ep::WebGPU>,
@@ -151,6 +195,9 @@ pub const PROVIDERS: &[Provider] = &[
         libraries: &["onnxruntime_providers_migraphx"],
         flavor: None,
         obtain: "AMD's build of ONNX Runtime with MIGraphX, given with `--runtime`, and ROCm",
+        options: &[],
+        driver: None,
+        requirements: &[],
         memory: Some("Hip"),
         is_built_in: ep::MIGraphX::is_available,
         register: register::migraphx,
@@ -164,6 +211,9 @@ pub const PROVIDERS: &[Provider] = &[
         libraries: &["onnxruntime_providers_rocm"],
         flavor: None,
         obtain: "AMD's build of ONNX Runtime 1.22 with ROCm, given with `--runtime`; or use migraphx",
+        options: &[],
+        driver: None,
+        requirements: &[],
         memory: Some("Hip"),
         is_built_in: ep::ROCm::is_available,
         register: register::by_name::<ep::ROCm>,
@@ -177,6 +227,9 @@ pub const PROVIDERS: &[Provider] = &[
         libraries: &[],
         flavor: None,
         obtain: "a build of ONNX Runtime with XNNPACK, given with `--runtime`",
+        options: option_names::XNNPACK,
+        driver: None,
+        requirements: &[],
         memory: None,
         is_built_in: ep::XNNPACK::is_available,
         register: register::by_name::<ep::XNNPACK>,
@@ -189,7 +242,10 @@ pub const PROVIDERS: &[Provider] = &[
         systems: &["windows", "linux", "android"],
         libraries: &["onnxruntime_providers_qnn"],
         flavor: None,
-        obtain: "a build of ONNX Runtime with QNN, given with `--runtime`",
+        obtain: "the plugin of Qualcomm's package onnxruntime-qnn, given with `--provider-library`",
+        options: option_names::QNN,
+        driver: None,
+        requirements: &[],
         memory: None,
         is_built_in: ep::QNN::is_available,
         register: register::by_name::<ep::QNN>,

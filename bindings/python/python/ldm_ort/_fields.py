@@ -41,6 +41,7 @@ class Settings(TypedDict, total=False):
     """Keys of a pipeline file over the file's own: those of `[device]` by themselves, and whole tables."""
 
     provider: str | Sequence[str]
+    provider_library: str | Sequence[str]
     threads: int
     batching: str
     denoising_loop: str
