@@ -28,7 +28,7 @@ pub use batch_noise::BatchNoise;
 pub use cache::{CachedDenoiser, StepCache};
 pub use condition::Condition;
 pub use control::{Control, ControlWeight};
-pub use device::{DeviceCopies, DeviceLoop, DeviceObstacle, DrawnNoise};
+pub use device::{DeviceCopies, DeviceLoop, DeviceObstacle, RunNoise, StepSession};
 pub use graph::{Batch, GraphDenoiser};
 pub use guidance::{Guidance, GuidanceBranch};
 pub use run_interval::RunInterval;

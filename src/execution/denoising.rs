@@ -10,8 +10,8 @@ use super::interrupt::{of_images, report};
 use super::parts::Denoising;
 use super::previews::Watching;
 use crate::denoise::{
-    Batch, BatchNoise, CachedDenoiser, Control, Denoiser, DeviceCopies, DeviceLoop, DeviceObstacle, DrawnNoise,
-    Evaluations, GraphDenoiser, Shallow, denoise,
+    Batch, BatchNoise, CachedDenoiser, Control, Denoiser, DeviceCopies, DeviceLoop, DeviceObstacle, Evaluations,
+    GraphDenoiser, RunNoise, Shallow, StepWatcher, UnmaskedLatents, denoise,
 };
 use crate::error::{Error, Result};
 use crate::plan::{ExecutionPlan, RunPlan};
@@ -89,57 +89,91 @@ impl DenoisingLoop<'_> {
         };
         let steps = begin..self.end;
         let full = steps.len() * guidance.branches().len();
-        let linear = self.linear_steps(&model, steps.clone())?;
-        let mut device_copies = None;
-        let denoised = match linear {
-            Some(linear) => {
-                let run = DeviceLoop { scheduler, steps: &linear, span: steps, unmasked: keep.as_ref() };
-                let mut stepped = request.scheduler.build(&request.schedule(self.images.len()))?;
-                let drawn = DrawnNoise { scheduler: stepped.as_mut(), noise };
-                run.run(&mut model, &mut sample, drawn, &mut watch).map(|copies| device_copies = Some(copies))
-            }
-            None => {
-                let mut cached = request.cache.as_ref().map(|cache| CachedDenoiser::new(&mut model, cache));
-                let asked: &mut dyn Denoiser = match &mut cached {
-                    Some(cached) => cached,
-                    None => &mut model,
-                };
-                denoise(asked, scheduler, &mut sample, steps, keep.as_ref(), noise, &mut watch)
-            }
-        };
-        denoised.map_err(|error| of_images(error, first, of))?;
+        let unmasked = keep.as_ref();
+        let of_run = |error| of_images(error, first, of);
+        let on_device =
+            self.denoise_on_device(&mut model, scheduler, &mut sample, (steps.clone(), unmasked), noise, &mut watch);
+        let device_copies = on_device.map_err(of_run)?;
+        if device_copies.is_none() {
+            let mut cached = request.cache.as_ref().map(|cache| CachedDenoiser::new(&mut model, cache));
+            let asked: &mut dyn Denoiser = match &mut cached {
+                Some(cached) => cached,
+                None => &mut model,
+            };
+            denoise(asked, scheduler, &mut sample, steps, unmasked, noise, &mut watch).map_err(of_run)?;
+        }
         let evaluations = Evaluations { made: model.evaluations(), shallow: model.shallow_evaluations(), total: full };
         let Watching { calls, took: previews, .. } = watch;
         Ok(LoopOutcome { latents: sample, paste, calls, evaluations, device_copies, previews })
     }
 
-    /// Returns the run's steps for a loop on the device; `None` for the loop on the host.
-    fn linear_steps(&self, model: &GraphDenoiser<'_>, span: Range<usize>) -> Result<Option<LinearSteps>> {
+    /// Denoises on the provider's device, and returns the number of copies; `None`, with nothing done, for the loop on the
+    /// host.
+    fn denoise_on_device(
+        &self,
+        model: &mut GraphDenoiser<'_>,
+        scheduler: &dyn Scheduler,
+        sample: &mut ArrayD<f32>,
+        (span, unmasked): (Range<usize>, Option<&UnmaskedLatents>),
+        noise: &mut BatchNoise,
+        watch: &mut dyn StepWatcher,
+    ) -> Result<Option<DeviceCopies>> {
         let chosen = self.plan.device.denoising_loop;
-        let wants_device = match chosen {
+        let is_wanted = match chosen {
             LoopPlace::Host => false,
             LoopPlace::Device => true,
             LoopPlace::Auto => model.has_device_memory(),
         };
-        if !wants_device {
+        if !is_wanted {
             return Ok(None);
         }
-        let cache = self.request.cache.as_ref().map(|_| DeviceObstacle::Cache);
-        let obstacle = match cache.or_else(|| model.obstacle()) {
-            Some(obstacle) => obstacle,
-            None => {
-                let build = || self.request.scheduler.build(&self.request.schedule(1));
-                match LinearSteps::find(build, span, model.outputs_per_input())? {
-                    Some(steps) => return Ok(Some(steps)),
-                    None => DeviceObstacle::Scheduler,
-                }
+        let steps = match self.linear_steps(model, span.clone(), sample.len(), unmasked.is_some())? {
+            Ok(steps) => steps,
+            Err(obstacle) if chosen == LoopPlace::Device => {
+                let help = "leave denoising_loop out, and samples are in the host's memory between two steps";
+                return Err(Error::input("device.denoising_loop", format!("\"device\": {obstacle}"), help));
+            }
+            Err(obstacle) => {
+                tracing::info!("samples are in the host's memory between two steps: {obstacle}");
+                return Ok(None);
             }
         };
-        if chosen == LoopPlace::Device {
-            let help = "leave denoising_loop out, and samples are in the host's memory between two steps";
-            return Err(Error::input("device.denoising_loop", format!("\"device\": {obstacle}"), help));
+        let run = DeviceLoop { scheduler, steps: &steps, span, unmasked };
+        let opened = match run.open(model, sample) {
+            Ok(opened) => opened,
+            Err(error) if chosen == LoopPlace::Device || self.cancel.is_cancelled() => return Err(error),
+            Err(error) => {
+                tracing::info!("samples are in the host's memory between two steps: {error}");
+                return Ok(None);
+            }
+        };
+        let mut stepped = self.request.scheduler.build(&self.request.schedule(self.images.len()))?;
+        let noise = RunNoise { scheduler: stepped.as_mut(), noise };
+        run.run(model, opened, sample, noise, watch).map(Some)
+    }
+
+    /// Returns the run's steps as linear combinations, or the reason why the loop has to be on the host.
+    fn linear_steps(
+        &self,
+        model: &GraphDenoiser<'_>,
+        span: Range<usize>,
+        sample_len: usize,
+        is_masked: bool,
+    ) -> Result<Result<LinearSteps, DeviceObstacle>> {
+        /// The most bytes of noise and of preserved latents.
+        const MOST: usize = 1 << 30;
+        let cache = self.request.cache.as_ref().map(|_| DeviceObstacle::Cache);
+        if let Some(obstacle) = cache.or_else(|| model.obstacle()) {
+            return Ok(Err(obstacle));
         }
-        tracing::info!("samples are in the host's memory between two steps: {obstacle}");
-        Ok(None)
+        let bytes = span.len() * sample_len * size_of::<f32>();
+        let build = || self.request.scheduler.build(&self.request.schedule(1));
+        Ok(match LinearSteps::find(build, span, model.outputs_per_input())? {
+            None => Err(DeviceObstacle::Scheduler),
+            Some(steps) if bytes * (usize::from(steps.draws_noise) + usize::from(is_masked)) > MOST => {
+                Err(DeviceObstacle::Size)
+            }
+            Some(steps) => Ok(steps),
+        })
     }
 }

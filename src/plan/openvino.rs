@@ -15,7 +15,7 @@ const PRECISION_HINT: &str = "INFERENCE_PRECISION_HINT";
 /// Adds OpenVINO's setting for bf16 on CPUs to a provider's options. The error is the key that contradicts it, and a sentence.
 pub(super) fn with_bf16(mut options: Options) -> Result<Options, (&'static str, String)> {
     if let Some(device) = options.get(DEVICE_TYPE).filter(|device| *device != CPU) {
-        return Err((DEVICE_TYPE, format!("device.precision is of OpenVINO's CPU, and this is {device:?}")));
+        return Err((DEVICE_TYPE, format!("device.precision needs device_type = \"CPU\", found {device:?}")));
     }
     let written = options.get(LOAD_CONFIG).map_or("{}", String::as_str);
     let parsed: Result<Map<String, Value>, _> = serde_json::from_str(written);
@@ -26,7 +26,7 @@ pub(super) fn with_bf16(mut options: Options) -> Result<Options, (&'static str, 
         return Err((LOAD_CONFIG, format!("{CPU}: expected an object of settings, found {cpu}")));
     };
     if let Some(hint) = cpu.get(PRECISION_HINT) {
-        return Err((LOAD_CONFIG, format!("{PRECISION_HINT} is {hint}, and device.precision sets it")));
+        return Err((LOAD_CONFIG, format!("{PRECISION_HINT} = {hint} conflicts with device.precision")));
     }
     cpu.insert(PRECISION_HINT.to_owned(), "bf16".into());
     options.insert(LOAD_CONFIG.to_owned(), Value::Object(config).to_string());
@@ -53,8 +53,8 @@ mod tests {
     #[test]
     fn what_contradicts_bf16_is_named() {
         for (key, value, words) in [
-            (DEVICE_TYPE, "GPU", "this is \"GPU\""),
-            (LOAD_CONFIG, r#"{"CPU": {"INFERENCE_PRECISION_HINT": "f32"}}"#, "is \"f32\""),
+            (DEVICE_TYPE, "GPU", "found \"GPU\""),
+            (LOAD_CONFIG, r#"{"CPU": {"INFERENCE_PRECISION_HINT": "f32"}}"#, "= \"f32\" conflicts"),
             (LOAD_CONFIG, r#"{"CPU": 1}"#, "found 1"),
             (LOAD_CONFIG, "config.json", "expected a JSON object"),
         ] {

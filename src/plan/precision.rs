@@ -25,7 +25,7 @@ impl ExecutionPlan {
         (fits && self.narrow_weights(kind, is_bf16).is_none()).then_some(operands)
     }
 
-    /// True if bf16 is asked for, or left to a CPU on which it is faster.
+    /// True if bf16 is chosen, or `auto` on a CPU on which it is faster.
     fn is_bf16(&self) -> bool {
         match self.device.precision {
             Precision::Float32 => false,
@@ -36,17 +36,20 @@ impl ExecutionPlan {
 
     /// True if a component's first provider is OpenVINO, and computes it in bf16.
     fn is_bf16_on_openvino(&self, kind: ComponentKind) -> bool {
+        self.openvino_options(kind).is_some_and(|options| options.is_ok())
+    }
+
+    /// Returns the options of a component that OpenVINO is to compute in bf16, or the key that contradicts it and a sentence.
+    fn openvino_options(&self, kind: ComponentKind) -> Option<Result<Options, (&'static str, String)>> {
         let is_first = self.device.providers_of(kind).first().is_some_and(|name| name == openvino::PROVIDER);
-        is_first && self.is_bf16() && self.is_heavy(kind)
+        let options = || self.device.options.get(openvino::PROVIDER).cloned().unwrap_or_default();
+        (is_first && self.is_bf16() && self.is_heavy(kind)).then(|| openvino::with_bf16(options()))
     }
 
     /// Returns a component's options of a provider: those of the pipeline file, and `precision` for OpenVINO.
     pub(super) fn provider_options(&self, kind: ComponentKind, provider: &str) -> Options {
-        let options = self.device.options.get(provider).cloned().unwrap_or_default();
-        match provider == openvino::PROVIDER && self.is_bf16_on_openvino(kind) {
-            true => openvino::with_bf16(options.clone()).unwrap_or(options),
-            false => options,
-        }
+        let own = self.openvino_options(kind).filter(|_| provider == openvino::PROVIDER).and_then(|own| own.ok());
+        own.unwrap_or_else(|| self.device.options.get(provider).cloned().unwrap_or_default())
     }
 
     /// The type of a component's weights that are narrower than float32: it has operators of ONNX Runtime's. With `takes_half`,
@@ -125,15 +128,9 @@ impl ExecutionPlan {
             );
         }
         let heavy = || self.all_graphs().into_iter().map(|(kind, _)| kind).filter(|kind| self.is_heavy(*kind));
-        if heavy().any(|kind| self.is_bf16_on_openvino(kind)) {
-            let options = self.device.options.get(openvino::PROVIDER).cloned().unwrap_or_default();
-            openvino::with_bf16(options).map_err(|(key, problem)| {
-                Error::input(
-                    format!("device.openvino.{key}"),
-                    problem,
-                    "leave out one of this key and device.precision",
-                )
-            })?;
+        if let Some((key, problem)) = heavy().find_map(|kind| self.openvino_options(kind)?.err()) {
+            let help = "leave out one of this key and device.precision";
+            return Err(Error::input(format!("device.openvino.{key}"), problem, help));
         }
         if heavy().all(|kind| self.is_bf16_on_openvino(kind)) {
             return Ok(None);

@@ -41,11 +41,13 @@ pub struct LinearStep {
 const MOST_LAG: usize = 16;
 /// The reach from which on a shorter form is looked for: more than that of all solvers without a corrector but one.
 const SHORT_LAG: usize = 5;
-/// Values of the sample on which linearity is tested, and the magnitude that clipping would show at.
+/// Values of the sample on which linearity is tested, and their magnitude, which no clipping leaves.
 const TRIAL: usize = 64;
-const MAGNITUDE: f32 = 4.0;
+const MAGNITUDE: f32 = 1e4;
 /// The difference from the scheduler's own steps, as a share of the largest value, from which on they are not the same.
 const TOLERANCE: f64 = 4e-6;
+/// The same for the last two evaluations of schedulers of second order, which divide by the last sigma.
+const LAST_TOLERANCE: f64 = 2e-5;
 /// The largest sample, in units of the denoiser's input, of which rounding in another order leaves the last sample as it
 /// was to 1e-4.
 const LARGEST_SAMPLE: f32 = 1000.0;
@@ -65,7 +67,7 @@ impl LinearSteps {
         outputs: usize,
     ) -> Result<Option<Self>> {
         let mut scheduler = build()?;
-        let silence = Silence::default();
+        let silence = SilentNoise::default();
         let mut steps = Vec::with_capacity(span.len());
         let calls = span.len();
         // The result of the step before, over the same unit vectors.
@@ -94,7 +96,7 @@ impl LinearSteps {
             before = x;
         }
         let found = Self { steps, outputs, draws_noise: silence.draws.get() > 0 };
-        Ok(found.hold(build()?.as_mut(), span)?.then_some(found))
+        Ok(found.agrees([build()?.as_mut(), build()?.as_mut()], span)?.then_some(found))
     }
 
     /// Returns the most samples and the most model outputs that a step combines, at least one of each.
@@ -103,47 +105,58 @@ impl LinearSteps {
         [most(|step| &step.samples), most(|step| &step.outputs)].map(|most| most.unwrap_or(0).max(1))
     }
 
-    /// Returns what the noise of each evaluation adds to its combination, `len` values each. `scheduler` is newly built, for
-    /// the images of the run; it takes its steps on zeros.
+    /// Passes what the noise of each evaluation adds to its combination, `len` values each, to `take`. `scheduler` is newly
+    /// built, for the images of the run; it takes its steps on zeros.
     ///
     /// # Errors
-    /// Any error of the scheduler.
+    /// Any error of the scheduler, and of `take`.
     pub fn noise_terms(
         &self,
         scheduler: &mut dyn Scheduler,
         span: Range<usize>,
         len: usize,
         noise: &mut dyn Noise,
-    ) -> Result<Vec<Vec<f32>>> {
-        let (zeros, output) = (vec![0.0; len], vec![0.0; self.outputs * len]);
-        let mut before = zeros.clone();
-        let terms = span.zip(&self.steps).map(|(step, combination)| {
-            let mut x = zeros.clone();
+        mut take: impl FnMut(&[f32]) -> Result<()>,
+    ) -> Result<()> {
+        let output = vec![0.0; self.outputs * len];
+        let [mut before, mut x, mut added] = [vec![0.0; len], vec![0.0; len], vec![0.0; len]];
+        for (step, combination) in span.zip(&self.steps) {
+            x.fill(0.0);
             scheduler.step(step, &output, &mut x, noise)?;
-            let added = x.iter().zip(&before).map(|(x, before)| x - combination.unchanged * before).collect();
-            before = x;
-            Ok(added)
-        });
-        terms.collect()
+            for ((added, x), before) in added.iter_mut().zip(&x).zip(&before) {
+                *added = x - combination.unchanged * before;
+            }
+            take(&added)?;
+            std::mem::swap(&mut before, &mut x);
+        }
+        Ok(())
     }
 
-    /// Compares the combinations with the scheduler's own steps, on samples as large as the denoiser expects them and on
-    /// values that clipping would change.
-    fn hold(&self, scheduler: &mut dyn Scheduler, span: Range<usize>) -> Result<bool> {
-        let silence = Silence::default();
+    /// Compares the combinations, and what noise adds to them, with the steps of one of two new schedulers, on values far
+    /// larger than any clipping leaves.
+    fn agrees(&self, [scheduler, noisy]: [&mut dyn Scheduler; 2], span: Range<usize>) -> Result<bool> {
+        let mut added = Vec::with_capacity(span.len());
+        self.noise_terms(noisy, span.clone(), TRIAL, &mut TrialNoise::default(), |term| {
+            added.push(term.to_vec());
+            Ok(())
+        })?;
+        let mut noise = TrialNoise::default();
         let (mut samples, mut outputs, mut x) = (Vec::new(), Vec::new(), vec![0.0; TRIAL]);
-        for (at, (step, combination)) in span.zip(&self.steps).enumerate() {
+        for (at, ((step, combination), added)) in span.zip(&self.steps).zip(&added).enumerate() {
             let before = std::mem::replace(&mut x, trial(2 * at));
             x.iter_mut().for_each(|value| *value /= combination.input_scale);
             samples.push(x.clone());
             outputs.push(trial(2 * at + 1));
             let variances = (1..self.outputs).flat_map(|part| trial(3 * at + part)).map(|value| value / MAGNITUDE);
             let output: Vec<f32> = outputs[at].iter().copied().chain(variances).collect();
-            scheduler.step(step, &output, &mut x, &mut &silence)?;
-            let combined: Vec<f64> = (0..TRIAL).map(|i| combination.at(i, &samples, &outputs, &before)).collect();
+            scheduler.step(step, &output, &mut x, &mut noise)?;
+            let combined = (0..TRIAL).map(|i| combination.at(i, &samples, &outputs, &before) + f64::from(added[i]));
+            let combined: Vec<f64> = combined.collect();
             let largest = combined.iter().fold(0.0_f64, |most, value| most.max(value.abs()));
-            let off = x.iter().zip(&combined).map(|(x, y)| (f64::from(*x) - y).abs());
-            if off.fold(0.0, |most: f64, off| if off.is_nan() { off } else { most.max(off) }) / largest > TOLERANCE {
+            let is_last = at + 2 >= self.steps.len() && scheduler.order() == 2;
+            let tolerance = if is_last { LAST_TOLERANCE } else { TOLERANCE };
+            let is_near = |(x, y): (&f32, &f64)| (f64::from(*x) - y).abs() <= tolerance * largest;
+            if !x.iter().zip(&combined).all(is_near) {
                 return Ok(false);
             }
         }
@@ -218,11 +231,11 @@ fn trial(number: usize) -> Vec<f32> {
 
 /// Noise of zeros, which counts how often it is drawn from.
 #[derive(Default)]
-struct Silence {
+struct SilentNoise {
     draws: Cell<usize>,
 }
 
-impl Noise for &Silence {
+impl Noise for &SilentNoise {
     fn fill(&mut self, out: &mut [f32]) {
         self.draws.set(self.draws.get() + 1);
         out.fill(0.0);
@@ -236,4 +249,29 @@ impl Noise for &Silence {
         self.draws.set(self.draws.get() + 1);
         out.fill(0.0);
     }
+}
+
+/// Trial values as noise.
+#[derive(Default)]
+struct TrialNoise {
+    draws: usize,
+}
+
+impl Noise for TrialNoise {
+    fn fill(&mut self, out: &mut [f32]) {
+        self.draws += 1;
+        fill_trial(out, self.draws);
+    }
+
+    fn seed(&self, image: usize) -> u64 {
+        image as u64
+    }
+
+    fn fill_seeded(&self, seed: u64, out: &mut [f32]) {
+        fill_trial(out, (seed % 83) as usize);
+    }
+}
+
+fn fill_trial(out: &mut [f32], number: usize) {
+    out.iter_mut().zip(trial(number).iter().cycle()).for_each(|(out, value)| *out = *value);
 }

@@ -31,6 +31,14 @@ pub struct DeviceTensor {
 }
 
 impl DeviceTensor {
+    /// Returns its shape.
+    ///
+    /// # Errors
+    /// [`Error::Internal`] if it is not a tensor.
+    pub fn shape(&self) -> Result<Vec<usize>> {
+        convert::output_shape(&self.value).map_err(|problem| Error::internal("an output of a device's run", problem))
+    }
+
     /// Writes a tensor in the host's memory to `out` as `f32`, row-major.
     ///
     /// # Errors

@@ -3,6 +3,7 @@
 mod graph_run;
 mod opening;
 mod single_run;
+mod small_graphs;
 
 use std::path::Path;
 
@@ -22,6 +23,7 @@ use crate::tensor::{TensorInfo, TensorView, Weight};
 pub use graph_run::GraphRun;
 use opening::{Opening, check_file, open};
 use single_run::SingleRunGraph;
+pub use small_graphs::SmallGraphs;
 
 /// A graph opened on its execution providers, ready to run.
 ///
@@ -106,39 +108,9 @@ impl Session {
         let opening = Opening { bytes, ..Opening::shared(options, callers) };
         let (graph, placement) = open(runtime, path, options, weights, opening)?;
         Ok(Self {
-            buffers: graph.buffers(),
-            others: Vec::new(),
-            graph,
             single_run: (callers > 1 && stored).then(|| SingleRunGraph::Closed(path.to_path_buf(), options.clone())),
             callers,
-            placement,
-            providers: options.providers.clone(),
-            runtime: runtime.clone(),
-        })
-    }
-
-    /// Opens a small graph in `bytes` on the same providers.
-    ///
-    /// # Errors
-    /// As [`Session::open`].
-    pub fn open_beside(&self, component: &str, bytes: Vec<u8>, cancel: &Cancel) -> Result<Self> {
-        let options = SessionOptions {
-            component: component.into(),
-            providers: self.providers.clone(),
-            cancel: cancel.clone(),
-            ..SessionOptions::default()
-        };
-        let opening = Opening { bytes: Some(bytes), ..Opening::shared(&options, 1) };
-        let (graph, placement) = open(&self.runtime, Path::new(component), &options, Vec::new(), opening)?;
-        Ok(Self {
-            buffers: graph.buffers(),
-            others: Vec::new(),
-            graph,
-            single_run: None,
-            callers: 1,
-            placement,
-            providers: options.providers,
-            runtime: self.runtime.clone(),
+            ..Self::of_graph(graph, placement, options.providers.clone(), runtime)
         })
     }
 
@@ -155,6 +127,20 @@ impl Session {
     /// [`Error::Graph`](crate::Error::Graph) if the runtime rejects it.
     pub fn device_runs(&mut self) -> Result<DeviceRuns<'_>> {
         DeviceRuns::new(&mut self.graph, self.providers.first())
+    }
+
+    /// A session of a graph that is opened once.
+    fn of_graph(graph: OpenGraph, placement: Placement, providers: Vec<ProviderChoice>, runtime: &Runtime) -> Self {
+        Self {
+            buffers: graph.buffers(),
+            others: Vec::new(),
+            graph,
+            single_run: None,
+            callers: 1,
+            placement,
+            providers,
+            runtime: runtime.clone(),
+        }
     }
 
     /// Opens the graph in the file `path` with `options`, and writes it as ONNX Runtime optimized it to the file `to`,

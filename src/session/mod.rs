@@ -37,7 +37,7 @@ mod weights;
 pub use cancel::Cancel;
 pub use device_runs::{DeviceRuns, DeviceTensor, Place};
 pub use fetch::{FetchEvent, InstalledBuild, PINNED_VERSION, install};
-pub use graph::{GraphRun, Session};
+pub use graph::{GraphRun, Session, SmallGraphs};
 pub use library::{
     CachedBuild, Candidate, Env, Flavor, Host, HostApi, LOADER_LOG, LibrarySource, Runtime, RuntimeOptions, Search,
     Verdict, cached_builds, minimum_version, search, user_cache,

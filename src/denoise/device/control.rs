@@ -2,7 +2,7 @@
 
 use ndarray::{ArrayD, IxDyn, Slice};
 
-use super::formed::Formed;
+use super::graph_sample::GraphSample;
 use super::graph_writer::GraphWriter;
 use crate::bundle::DenoiserSignature;
 use crate::denoise::control::ControlWeight;
@@ -10,7 +10,7 @@ use crate::denoise::feed::{switches, timestep};
 use crate::denoise::graph::GraphDenoiser;
 use crate::denoise::{Call, Condition, Control};
 use crate::error::{Error, Result};
-use crate::session::{Cancel, DeviceRuns, DeviceTensor, Place, Session};
+use crate::session::{Cancel, DeviceRuns, DeviceTensor, Place, Session, SmallGraphs};
 use crate::tensor::{DType, TensorInfo, TensorView};
 
 impl Control<'_> {
@@ -18,6 +18,9 @@ impl Control<'_> {
     pub(super) fn fits_device(&self, denoiser: &GraphDenoiser<'_>) -> bool {
         let (own, other) = (self.signature, denoiser.signature);
         let dtypes = |residuals: Vec<&TensorInfo>| residuals.iter().map(|info| info.dtype).collect::<Vec<DType>>();
+        let rows = denoiser.prompted.len();
+        let shape_of_timestep =
+            |info: &TensorInfo, sample: &TensorInfo| timestep(info, sample, rows, 0.0).shape().to_vec();
         let is_alike = |own: &TensorInfo, other: &TensorInfo| own.dtype == other.dtype;
         own.scale.is_some()
             && own.batch.is_none()
@@ -25,7 +28,7 @@ impl Control<'_> {
             && denoiser.input.shape().get(1) == Some(&denoiser.channels)
             && is_alike(&own.sample, &other.sample)
             && is_alike(&own.timestep, &other.timestep)
-            && own.timestep.shape.len() == other.timestep.shape.len()
+            && shape_of_timestep(&own.timestep, &own.sample) == shape_of_timestep(&other.timestep, &other.sample)
             && dtypes(own.down.iter().chain([&own.mid]).collect())
                 == dtypes(other.residuals.down.iter().chain(&other.residuals.mid).collect())
     }
@@ -34,10 +37,11 @@ impl Control<'_> {
 /// The ControlNets of a run.
 pub(super) struct DeviceControls<'s> {
     controls: Vec<DeviceControl<'s>>,
-    /// The sum of their residuals, where there are several.
-    sum: Option<DeviceRuns<'s>>,
+    small_graphs: SmallGraphs,
+    /// The graph that adds the residuals of several, once it is known what their shapes are.
+    sum: Option<Session>,
     /// The denoiser's inputs for residuals.
-    places: Vec<&'s str>,
+    places: Vec<&'s TensorInfo>,
 }
 
 struct DeviceControl<'s> {
@@ -48,6 +52,9 @@ struct DeviceControl<'s> {
     weight: ControlWeight,
     /// The scale that was last set.
     scale: Option<f64>,
+    /// The residuals at that scale, and those at a scale of 0.
+    residuals: Vec<DeviceTensor>,
+    silent: Vec<DeviceTensor>,
 }
 
 /// The names of the residual of a ControlNet for a place, and of the sum, in the graph of the sum.
@@ -59,52 +66,60 @@ fn sum_of(place: usize) -> String {
 }
 
 /// The graph that adds the residuals of several ControlNets.
-pub(super) fn sum_graph(controls: usize, signature: &DenoiserSignature) -> Vec<u8> {
+fn sum_graph(controls: usize, places: &[&TensorInfo], residuals: &[DeviceTensor]) -> Result<Vec<u8>> {
     let mut graph = GraphWriter::default();
-    for (place, info) in signature.residuals.down.iter().chain(&signature.residuals.mid).enumerate() {
+    for (place, (info, residual)) in places.iter().zip(residuals).enumerate() {
+        let shape = residual.shape()?;
         let names: Vec<String> = (0..controls).map(|control| residual_of(control, place)).collect();
-        names.iter().for_each(|name| graph.shapeless_input(name, info.dtype));
+        names.iter().for_each(|name| graph.input(name, info.dtype, &shape));
         let mut names = names.into_iter();
         let first = names.next().unwrap_or_default();
         let sum = names.fold(first, |sum, name| graph.node("Add", &[&sum, &name]));
-        graph.shapeless_output(&sum_of(place), &sum, info.dtype);
+        graph.output(&sum_of(place), &sum, info.dtype, &shape);
     }
-    graph.encode()
+    Ok(graph.encode())
 }
 
 impl<'s> DeviceControls<'s> {
-    /// Sets all inputs, those of the first call among them. `sum` is open on [`sum_graph`] where there are several.
+    /// Sets all inputs, those of the first call among them.
     pub fn new(
         controls: &'s mut [Control<'_>],
-        sum: Option<&'s mut Session>,
+        small_graphs: SmallGraphs,
         (signature, condition): (&'s DenoiserSignature, &Condition),
-        formed: &Formed<'_>,
+        sample: &GraphSample<'_>,
         first: f64,
     ) -> Result<Self> {
-        let rows = formed.input_shape[0];
-        let places = signature.residuals.down.iter().chain(&signature.residuals.mid);
-        let places = places.map(|info| info.name.as_str()).collect();
-        let controls = controls.iter_mut().map(|control| DeviceControl::new(control, condition, formed, rows, first));
-        let controls = controls.collect::<Result<_>>()?;
-        Ok(Self { controls, sum: sum.map(Session::device_runs).transpose()?, places })
+        let places = signature.residuals.down.iter().chain(&signature.residuals.mid).collect();
+        let controls = controls.iter_mut().map(|control| DeviceControl::new(control, condition, sample, first));
+        Ok(Self { controls: controls.collect::<Result<_>>()?, small_graphs, sum: None, places })
     }
 
     /// Runs them, and binds the sum of their residuals to the denoiser.
     pub fn run(&mut self, call: Call, denoiser: &mut DeviceRuns<'_>, cancel: &Cancel) -> Result<()> {
-        for (number, control) in self.controls.iter_mut().enumerate() {
-            let residuals = control.run(call, cancel)?;
-            for (place, (name, residual)) in self.places.iter().zip(&residuals).enumerate() {
-                match &mut self.sum {
-                    Some(sum) => sum.bind(&residual_of(number, place), residual)?,
-                    None => denoiser.bind(name, residual)?,
-                }
+        self.controls.iter_mut().try_for_each(|control| control.run(call, cancel))?;
+        let (places, several) = (&self.places, self.controls.len());
+        let bind = |denoiser: &mut DeviceRuns<'_>, residuals: &[DeviceTensor]| -> Result<()> {
+            places.iter().zip(residuals).try_for_each(|(place, residual)| denoiser.bind(&place.name, residual))
+        };
+        if let [only] = self.controls.as_slice() {
+            return bind(denoiser, only.residuals());
+        }
+        let first = self.controls.first().map(DeviceControl::residuals).unwrap_or_default();
+        let sum = match &mut self.sum {
+            Some(sum) => sum,
+            none => {
+                none.insert(self.small_graphs.open("sum of residuals", sum_graph(several, places, first)?, cancel)?)
+            }
+        };
+        let mut sum = sum.device_runs()?;
+        for (number, control) in self.controls.iter().enumerate() {
+            for (place, residual) in control.residuals().iter().enumerate() {
+                sum.bind(&residual_of(number, place), residual)?;
             }
         }
-        let Some(sum) = &mut self.sum else { return Ok(()) };
-        let names: Vec<String> = (0..self.places.len()).map(sum_of).collect();
+        let names: Vec<String> = (0..places.len()).map(sum_of).collect();
         let outputs: Vec<(&str, Place)> = names.iter().map(|name| (name.as_str(), Place::Device)).collect();
-        let sums = sum.run(&outputs, cancel)?;
-        self.places.iter().zip(&sums).try_for_each(|(name, sum)| denoiser.bind(name, sum))
+        bind(denoiser, &sum.run(&outputs, cancel)?)
     }
 
     /// Binds the next sample and timestep.
@@ -124,13 +139,8 @@ impl<'s> DeviceControls<'s> {
 }
 
 impl<'s> DeviceControl<'s> {
-    fn new(
-        control: &'s mut Control<'_>,
-        condition: &Condition,
-        formed: &Formed<'_>,
-        rows: usize,
-        first: f64,
-    ) -> Result<Self> {
+    fn new(control: &'s mut Control<'_>, condition: &Condition, formed: &GraphSample<'_>, first: f64) -> Result<Self> {
+        let rows = formed.input_shape[0];
         let image = control.image_of_rows(rows)?.to_owned();
         let Control { session, signature, weight, .. } = control;
         let signature = *signature;
@@ -154,17 +164,37 @@ impl<'s> DeviceControl<'s> {
             outputs: outputs.map(|info| (info.name.as_str(), Place::Device)).collect(),
             weight: *weight,
             scale: None,
+            residuals: Vec::new(),
+            silent: Vec::new(),
         })
     }
 
-    fn run(&mut self, call: Call, cancel: &Cancel) -> Result<Vec<DeviceTensor>> {
+    /// Runs it, but for a second time at a scale of 0, at which nothing changes.
+    fn run(&mut self, call: Call, cancel: &Cancel) -> Result<()> {
         let scale = self.weight.scale_at(call);
         if self.scale != Some(scale) {
+            self.scale = Some(scale);
+            if self.is_silent() {
+                return Ok(());
+            }
             let [.., info] = self.inputs;
             let value = ArrayD::from_elem(IxDyn(&vec![1; info.shape.len()]), scale as f32);
             self.runs.set(&info.name, &TensorView::F32(value.view()))?;
-            self.scale = Some(scale);
         }
-        self.runs.run(&self.outputs, cancel)
+        if self.is_silent() {
+            return Ok(());
+        }
+        let residuals = self.runs.run(&self.outputs, cancel)?;
+        *(if scale == 0.0 { &mut self.silent } else { &mut self.residuals }) = residuals;
+        Ok(())
+    }
+
+    /// True if its residuals are zeros that are there already.
+    fn is_silent(&self) -> bool {
+        self.scale == Some(0.0) && !self.silent.is_empty()
+    }
+
+    fn residuals(&self) -> &[DeviceTensor] {
+        if self.scale == Some(0.0) { &self.silent } else { &self.residuals }
     }
 }

@@ -18,7 +18,7 @@ pub struct DeviceLoop<'m> {
 }
 
 /// The noise of a run.
-pub struct DrawnNoise<'n> {
+pub struct RunNoise<'n> {
     /// Another scheduler of the same run that has taken no step, which scales the noise.
     pub scheduler: &'n mut dyn Scheduler,
     /// The noise.

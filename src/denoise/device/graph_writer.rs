@@ -28,17 +28,6 @@ impl GraphWriter {
         self.graph.input.push(value_info(name, dtype, shape));
     }
 
-    /// An input of any shape.
-    pub fn shapeless_input(&mut self, name: &str, dtype: DType) {
-        self.graph.input.push(shapeless(name, dtype));
-    }
-
-    /// As [`GraphWriter::output`], of any shape.
-    pub fn shapeless_output(&mut self, name: &str, value: &str, dtype: DType) {
-        self.push("Identity", &[value], &[name], Vec::new());
-        self.graph.output.push(shapeless(name, dtype));
-    }
-
     /// Makes `value` an output under a name of its own.
     pub fn output(&mut self, name: &str, value: &str, dtype: DType, shape: &[usize]) {
         self.push("Identity", &[value], &[name], Vec::new());
@@ -138,11 +127,6 @@ fn int(name: &str, i: i64) -> AttributeProto {
 
 fn ints(name: &str, ints: &[i64]) -> AttributeProto {
     AttributeProto { name: name.into(), ints: ints.to_vec(), r#type: INTS, ..AttributeProto::default() }
-}
-
-fn shapeless(name: &str, dtype: DType) -> ValueInfoProto {
-    let tensor_type = TensorType { elem_type: dtype.to_onnx(), shape: None };
-    ValueInfoProto { name: name.into(), r#type: Some(TypeProto { tensor_type: Some(tensor_type) }) }
 }
 
 fn value_info(name: &str, dtype: DType, shape: &[usize]) -> ValueInfoProto {

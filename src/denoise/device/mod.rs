@@ -5,14 +5,15 @@
 
 mod control;
 mod device_loop;
-mod formed;
+mod device_run;
+mod graph_sample;
 mod graph_writer;
 mod history;
 mod obstacle;
 mod read_back;
 mod setup;
 mod step_graph;
-mod turns;
 
-pub use device_loop::{DeviceCopies, DeviceLoop, DrawnNoise};
+pub use device_loop::{DeviceCopies, DeviceLoop, RunNoise};
+pub use device_run::StepSession;
 pub use obstacle::DeviceObstacle;

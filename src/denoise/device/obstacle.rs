@@ -24,6 +24,12 @@ pub enum DeviceObstacle {
     /// A cache of the denoiser's outputs.
     #[error("[cache] skips evaluations")]
     Cache,
+    /// A provider that replays runs at fixed addresses.
+    #[error("the provider's options capture runs, which are replayed at fixed addresses")]
+    Capture,
+    /// Noise of all steps, or what a mask preserves at each, beyond a limit.
+    #[error("noise and preserved latents of all steps take more than 1 GiB")]
+    Size,
     /// Several runs of the graph in one call.
     #[error("a call takes several runs of the denoiser's graph")]
     Rows,
@@ -43,6 +49,7 @@ impl GraphDenoiser<'_> {
             (!self.controls.iter().all(|control| control.fits_device(self)), DeviceObstacle::ControlNets),
             (self.shallow.is_some(), DeviceObstacle::Cache),
             (self.chunk != self.prompted.len(), DeviceObstacle::Rows),
+            (self.session.captures_runs(), DeviceObstacle::Capture),
         ];
         obstacles.into_iter().find_map(|(holds, obstacle)| holds.then_some(obstacle))
     }

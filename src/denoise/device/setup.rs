@@ -1,16 +1,17 @@
-//! What goes to the device before the first step.
+//! The inputs that go to the device before the first step.
 
 use ndarray::{ArrayD, ArrayView, Axis, IxDyn, Slice};
 
-use super::device_loop::{DeviceLoop, DrawnNoise};
-use super::formed::Formed;
+use super::device_loop::{DeviceLoop, RunNoise};
+use super::graph_sample::GraphSample;
 use super::step_graph::{EXTRA, INDEX, KEPT, MASK, NOISE, StepGraph};
 use crate::bundle::DenoiserSignature;
 use crate::denoise::Condition;
 use crate::denoise::feed::{switches, timestep};
+use crate::denoise::form::Form;
 use crate::denoise::graph::GraphDenoiser;
 use crate::error::{Error, Result};
-use crate::session::{DeviceRuns, Session};
+use crate::session::{Cancel, DeviceRuns, Session};
 use crate::tensor::{Tensor, TensorView};
 
 impl DeviceLoop<'_> {
@@ -22,7 +23,7 @@ impl DeviceLoop<'_> {
         model.fill_input(&scaled);
     }
 
-    pub(super) fn step_graph(&self, model: &GraphDenoiser<'_>, formed: &Formed<'_>) -> StepGraph<'_> {
+    pub(super) fn step_graph(&self, model: &GraphDenoiser<'_>, formed: &GraphSample<'_>) -> StepGraph<'_> {
         let signature = model.signature;
         let [rows, taken, height, width] = formed.input_shape;
         let outputs = model.output.shape().get(1).copied().unwrap_or(taken);
@@ -35,8 +36,9 @@ impl DeviceLoop<'_> {
             timesteps: self.steps.steps.iter().map(|step| time(step.timestep)).collect(),
             guidance: model.guidance,
             sample: formed.sample.shape().to_vec(),
-            taken: formed.input.shape()[1],
-            made: formed.form.output_shape(rows, taken, [outputs, height, width])[1],
+            input_length: formed.input.shape()[1],
+            output_length: formed.form.output_shape(rows, taken, [outputs, height, width])[1],
+            guides_sample: matches!(formed.form, Form::Packed { .. }),
             dtypes: [signature.sample.dtype, signature.timestep.dtype, signature.output.dtype],
             timestep: timestep(&signature.timestep, &signature.sample, rows, 0.0).shape().to_vec(),
             is_masked: self.unmasked.is_some(),
@@ -48,26 +50,31 @@ impl DeviceLoop<'_> {
         &self,
         step: &mut DeviceRuns<'_>,
         graph: &StepGraph<'_>,
-        formed: &Formed<'_>,
+        formed: &GraphSample<'_>,
         shape: &[usize],
-        drawn: DrawnNoise<'_>,
+        drawn: RunNoise<'_>,
+        cancel: &Cancel,
     ) -> Result<()> {
         step.set(INDEX, &TensorView::I64(ArrayD::zeros(IxDyn(&[1])).view()))?;
         let len = shape.iter().product();
         if self.steps.draws_noise {
-            let terms = self.steps.noise_terms(drawn.scheduler, self.span.clone(), len, drawn.noise)?;
-            step.set(NOISE, &TensorView::F32(stacked(formed, shape, &terms)?.view()))?;
+            let mut stack = StepStack::new(formed, shape, self.span.len());
+            self.steps.noise_terms(drawn.scheduler, self.span.clone(), len, drawn.noise, |term| {
+                cancel.check()?;
+                stack.push(term)
+            })?;
+            step.set(NOISE, &TensorView::F32(stack.into_array()?.view()))?;
         }
         if let Some(unmasked) = self.unmasked {
-            let mut buffer = vec![0.0; len];
-            let kept = self.span.clone().map(|step| {
-                let mut kept = vec![0.0; len];
+            let mut stack = StepStack::new(formed, shape, self.span.len());
+            let [mut kept, mut buffer] = [vec![0.0; len], vec![0.0; len]];
+            for step in self.span.clone() {
+                kept.fill(0.0);
                 let next = Some(step + 1).filter(|next| *next < self.span.end);
                 unmasked.restore(self.scheduler, next, &mut kept, &mut buffer);
-                kept
-            });
-            let kept: Vec<Vec<f32>> = kept.collect();
-            step.set(KEPT, &TensorView::F32(stacked(formed, shape, &kept)?.view()))?;
+                stack.push(&kept)?;
+            }
+            step.set(KEPT, &TensorView::F32(stack.into_array()?.view()))?;
             let mut room = Vec::new();
             let mask = formed.form.sample(unmasked.mask.view(), &mut room)?;
             step.set(MASK, &TensorView::F32(mask))?;
@@ -84,7 +91,7 @@ impl DeviceLoop<'_> {
         &self,
         session: &'s mut Session,
         (signature, condition): (&DenoiserSignature, &Condition),
-        formed: &Formed<'_>,
+        formed: &GraphSample<'_>,
     ) -> Result<DeviceRuns<'s>> {
         let [rows, taken, height, width] = formed.input_shape;
         let mut runs = session.device_runs()?;
@@ -105,14 +112,33 @@ impl DeviceLoop<'_> {
     }
 }
 
-/// One array of a part for each step, in the form of the graph.
-fn stacked(formed: &Formed<'_>, shape: &[usize], parts: &[Vec<f32>]) -> Result<ArrayD<f32>> {
-    let mut values = Vec::with_capacity(parts.len() * formed.sample.len());
-    let mut room = Vec::new();
-    let misfit = |e: ndarray::ShapeError| Error::internal("latents", e.to_string());
-    for part in parts {
-        let planes = ArrayView::from_shape(IxDyn(shape), part).map_err(misfit)?;
-        values.extend(formed.form.sample(planes, &mut room)?.iter());
+/// An array of a part for each step, in the form of the graph.
+struct StepStack<'f, 'v> {
+    sample: &'f GraphSample<'v>,
+    /// `[n, c, h, w]` of a part.
+    shape: &'f [usize],
+    values: Vec<f32>,
+    room: Vec<f32>,
+}
+
+impl<'f, 'v> StepStack<'f, 'v> {
+    fn new(sample: &'f GraphSample<'v>, shape: &'f [usize], steps: usize) -> Self {
+        Self { sample, shape, values: Vec::with_capacity(steps * sample.sample.len()), room: Vec::new() }
     }
-    ArrayD::from_shape_vec(IxDyn(&[&[parts.len()], formed.sample.shape()].concat()), values).map_err(misfit)
+
+    fn push(&mut self, part: &[f32]) -> Result<()> {
+        let planes = ArrayView::from_shape(IxDyn(self.shape), part).map_err(misfit)?;
+        self.values.extend(self.sample.form.sample(planes, &mut self.room)?.iter());
+        Ok(())
+    }
+
+    fn into_array(self) -> Result<ArrayD<f32>> {
+        let each = self.sample.sample.shape();
+        let parts = self.values.len() / self.sample.sample.len().max(1);
+        ArrayD::from_shape_vec(IxDyn(&[&[parts], each].concat()), self.values).map_err(misfit)
+    }
+}
+
+fn misfit(error: ndarray::ShapeError) -> Error {
+    Error::internal("latents", error.to_string())
 }

@@ -5,7 +5,7 @@ use crate::denoise::Guidance;
 use crate::scheduler::{LinearStep, LinearSteps};
 use crate::tensor::DType;
 
-/// What the graph of a step is made for.
+/// The properties of a run that decide the graph of its steps.
 pub(super) struct StepGraph<'a> {
     pub steps: &'a LinearSteps,
     /// The timesteps in the unit of the denoiser, one a step.
@@ -14,8 +14,10 @@ pub(super) struct StepGraph<'a> {
     /// The shape of the sample in the form of the denoiser; images come first.
     pub sample: Vec<usize>,
     /// The length of the second axis of the denoiser's input, and of its output.
-    pub taken: usize,
-    pub made: usize,
+    pub input_length: usize,
+    pub output_length: usize,
+    /// True if guidance combines the sample's part of the output alone, and not all of it.
+    pub guides_sample: bool,
     /// Element types of the denoiser's sample, timestep and output.
     pub dtypes: [DType; 3],
     /// The shape of the denoiser's timestep.
@@ -64,7 +66,7 @@ impl StepGraph<'_> {
 
     /// True if the denoiser's input has more than the sample.
     pub fn takes_extra(&self) -> bool {
-        self.taken > self.sample[1]
+        self.input_length > self.sample[1]
     }
 
     /// The graph as an ONNX file.
@@ -73,7 +75,16 @@ impl StepGraph<'_> {
         graph.input(INDEX, DType::I32, &[1]);
         graph.input(SAMPLE, DType::F32, &self.sample);
         let prediction = self.prediction(&mut graph);
-        let guided = self.guided(&mut graph, &prediction);
+        let guided = match self.guides_sample {
+            true => {
+                let of_sample = self.of_sample(&mut graph, prediction);
+                self.guided(&mut graph, &of_sample)
+            }
+            false => {
+                let guided = self.guided(&mut graph, &prediction);
+                self.of_sample(&mut graph, guided)
+            }
+        };
         graph.output(GUIDED, &guided, DType::F32, &self.sample);
         graph.output(GUIDED_COPY, &guided, DType::F32, &self.sample);
         graph.output(SAMPLE_COPY, SAMPLE, DType::F32, &self.sample);
@@ -92,14 +103,18 @@ impl StepGraph<'_> {
         graph.encode()
     }
 
-    /// The prediction of the sample in float32, one part a branch of the guidance.
+    /// The prediction in float32, one part a branch of the guidance.
     fn prediction(&self, graph: &mut GraphWriter) -> String {
         let mut shape = self.sample.clone();
         shape[0] *= self.guidance.branches().len();
-        shape[1] = self.made;
+        shape[1] = self.output_length;
         graph.input(PREDICTION, self.dtypes[2], &shape);
-        let prediction = graph.cast(PREDICTION, self.dtypes[2], DType::F32);
-        if self.made == self.sample[1] {
+        graph.cast(PREDICTION, self.dtypes[2], DType::F32)
+    }
+
+    /// The sample's part of a prediction, without variances or other images.
+    fn of_sample(&self, graph: &mut GraphWriter, prediction: String) -> String {
+        if self.output_length == self.sample[1] {
             return prediction;
         }
         let [start, end, axis] = [0, self.sample[1] as i64, 1].map(|value| graph.integers(&[value]));
@@ -126,7 +141,9 @@ impl StepGraph<'_> {
                 let guided = graph.toward(neither, both, image_only, text as f32);
                 graph.toward(&guided, image_only, neither, image as f32)
             }
-            _ => parts.first().cloned().unwrap_or_default(),
+            (Guidance::Off | Guidance::ClassifierFree { .. } | Guidance::Instruct { .. }, parts) => {
+                parts.first().cloned().unwrap_or_default()
+            }
         }
     }
 
@@ -222,10 +239,10 @@ impl StepGraph<'_> {
         shape[0] *= branches;
         if self.takes_extra() {
             let mut extra = shape.clone();
-            extra[1] = self.taken - self.sample[1];
+            extra[1] = self.input_length - self.sample[1];
             graph.input(EXTRA, dtype, &extra);
             input = graph.concat(&[&input, EXTRA], 1);
-            shape[1] = self.taken;
+            shape[1] = self.input_length;
         }
         graph.output(NEXT_INPUT, &input, dtype, &shape);
         let time = graph.at(&following(self.timesteps.iter().copied()), INDEX);

@@ -8,26 +8,46 @@ use ldm_ort::{Cancel, Overrides, Plan, Spec};
 
 use super::draw::{draw, far_off, text};
 use super::{case, npy};
-use crate::common::{answer, ldm_ort, runtime};
+use crate::common::{answer, ldm_ort, root, runtime};
 
-/// The final latents of a case with this scheduler and the loop in this place.
-fn latents(scheduler: &str, place: &str) -> npy::Array {
+/// The final latents of a case, in `tests/golden`, with these keys and the loop in this place.
+fn latents(name: &str, keys: &[&str], place: &str) -> npy::Array {
     let folder = tempfile::tempdir().expect("a folder");
-    let pipeline = case("plain");
-    let clips = scheduler::find(scheduler).is_some_and(|entry| entry.has_key("clip_sample"));
-    let table = if clips { "{clip_sample=false}" } else { "{}" };
-    let (scheduler, place) = (format!("scheduler.{scheduler}={table}"), format!("device.denoising_loop={place}"));
-    let arguments = [text(&pipeline), "--steps", "7", "--set", &scheduler, "--set", &place];
-    draw(folder.path(), arguments.into_iter().chain(["--save-latents", "latents.npy"]));
+    let pipeline = root().join("tests/golden").join(name).join("pipeline.toml");
+    let place = format!("device.denoising_loop={place}");
+    let keys = keys.iter().chain([&place.as_str()]).flat_map(|key| ["--set", key]).collect::<Vec<_>>();
+    draw(folder.path(), [text(&pipeline), "--save-latents", "latents.npy"].into_iter().chain(keys));
     npy::read(&folder.path().join("latents.npy"))
+}
+
+/// The difference of the two loops as a share of the largest latent.
+fn apart(name: &str, keys: &[&str]) -> f32 {
+    latents(name, keys, "device").difference(&latents(name, keys, "host"))
 }
 
 #[test]
 fn every_scheduler_agrees_with_the_loop_on_the_host() {
     for entry in scheduler::table().iter().filter(|entry| !entry.inverse) {
-        let apart = latents(entry.name, "device").difference(&latents(entry.name, "host"));
+        let table = if entry.has_key("clip_sample") { "{clip_sample=false}" } else { "{}" };
+        let apart = apart("pipelines/plain", &["run.steps=7", &format!("scheduler.{}={table}", entry.name)]);
         println!("{:22} {apart:.1e}", entry.name);
         assert!(apart < 1e-4, "{}: {apart:.1e}", entry.name);
+    }
+}
+
+/// Several images with noise of their own, masks between the steps of solvers with a history, and predicted variances.
+#[test]
+fn other_runs_agree_with_the_loop_on_the_host() {
+    for (name, keys) in [
+        ("pipelines/dpm-sde-seeded", ["run.images=3", "run.steps=5"].as_slice()),
+        ("pipelines/plain", &["run.images=3", "scheduler.sa-solver={}", "run.steps=6"]),
+        ("families/flux-inpaint", &["run.images=2"]),
+        ("families/pixart-sigma", &["task.text-to-image.guidance_rescale=0.7"]),
+        ("families/pixart-sigma", &["scheduler.ddpm={clip_sample=false, variance_type='fixed_small'}"]),
+    ] {
+        let apart = apart(name, keys);
+        println!("{name} {keys:?} {apart:.1e}");
+        assert!(apart < 1e-4, "{name} {keys:?}: {apart:.1e}");
     }
 }
 
@@ -84,6 +104,7 @@ fn a_run_that_needs_the_host_says_why() {
     for (name, set, reason) in [
         ("plain", "task.text-to-image.guidance_interval=[0.2, 0.8]", "guidance_interval changes the branches"),
         ("plain", "scheduler.ddim={clip_sample=true}", "the scheduler's steps are not linear"),
+        ("plain", "scheduler.ddim={clip_sample=true, clip_sample_range=50.0}", "the scheduler's steps are not linear"),
         ("fixed-batch", "run.seed=1", "several runs of the denoiser's graph"),
         ("plain", "cache.easycache={}", "[cache] skips evaluations"),
     ] {
