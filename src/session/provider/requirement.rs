@@ -42,7 +42,7 @@ impl Driver {
 pub(super) const NVIDIA_DRIVER: Driver = Driver {
     linux: "libcuda.so.1",
     windows: Some("nvcuda.dll"),
-    obtain: "install NVIDIA's driver (of 580 or newer, for CUDA 13), and give a container access to it (`docker run --gpus all`)",
+    obtain: "install NVIDIA's driver (of 580 or newer, for CUDA 13), and give a container access to the GPU",
 };
 
 pub(super) const VULKAN_LOADER: Driver = Driver {
