@@ -93,6 +93,10 @@ fn what_is_no_plugin_or_offers_another_provider_is_refused() {
     );
     assert_eq!(other.code, Some(2), "{other}");
     assert!(other.stderr.contains("hint: the libraries offer TestExecutionProvider"), "{other}");
+    let none = folder.join("none.so");
+    let engine = ldm_ort::Engine::builder().provider_library(&none).build().unwrap();
+    let refused = engine.open_model(models().join("sd1")).unwrap_err().to_string();
+    assert!(refused.contains("none.so does not exist"), "{refused}");
     std::fs::write(folder.join("text.so"), "no library").unwrap();
     for (file, says) in [("text.so", "is not a shared library"), ("none.so", "does not exist")] {
         let refused = run(folder, &["run", model, "-p", "x", "--provider-library", file]);

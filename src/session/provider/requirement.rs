@@ -19,8 +19,8 @@ pub(super) struct Requirement {
 pub(super) struct Driver {
     /// Its file on Linux.
     pub linux: &'static str,
-    /// Its file on Windows.
-    pub windows: &'static str,
+    /// Its file on Windows; `None` if the provider can do without it there.
+    pub windows: Option<&'static str>,
     /// The way to get it.
     pub obtain: &'static str,
 }
@@ -30,7 +30,7 @@ impl Driver {
     pub(super) fn missing(&self) -> Option<(&'static str, String)> {
         let file = match std::env::consts::OS {
             "linux" => self.linux,
-            "windows" => self.windows,
+            "windows" => self.windows?,
             _ => return None,
         };
         // SAFETY: drivers are libraries of the system, whose initializers run in every program that uses the GPU.
@@ -41,13 +41,14 @@ impl Driver {
 
 pub(super) const NVIDIA_DRIVER: Driver = Driver {
     linux: "libcuda.so.1",
-    windows: "nvcuda.dll",
-    obtain: "install NVIDIA's driver (of 580 or newer, for CUDA 13), and give a container access to it (`docker run --gpus all`)",
+    windows: Some("nvcuda.dll"),
+    obtain: "install NVIDIA's driver (of 580 or newer, for CUDA 13), and give a container access to the GPU",
 };
 
 pub(super) const VULKAN_LOADER: Driver = Driver {
     linux: "libvulkan.so.1",
-    windows: "vulkan-1.dll",
+    // It has Direct3D 12.
+    windows: None,
     obtain: "install the Vulkan loader (`apt install libvulkan1`) and the GPU's Vulkan driver",
 };
 
@@ -80,7 +81,7 @@ pub(super) const WEBGPU: &[Requirement] = &[
         obtain: "install the GPU's driver; without a GPU, a software driver for Vulkan (VK_ICD_FILENAMES names it) runs on \
                  the CPU with ORT_WEBGPU_EP_ALLOW_SOFTWARE_ADAPTER=1",
     },
-    Requirement { words: &["libvulkan", "vulkan-1.dll"], obtain: VULKAN_LOADER.obtain },
+    Requirement { words: &["libvulkan"], obtain: VULKAN_LOADER.obtain },
 ];
 
 /// Returns the way to get what a message of a provider says is missing.
@@ -112,10 +113,10 @@ mod tests {
     #[cfg(any(target_os = "linux", windows))]
     #[test]
     fn a_driver_that_is_not_there_is_missing() {
-        let driver = Driver { linux: "libno-such-driver.so.1", windows: "no-such-driver.dll", obtain: "" };
+        let driver = Driver { linux: "libno-such-driver.so.1", windows: Some("no-such-driver.dll"), obtain: "" };
         let (file, message) = driver.missing().unwrap();
         assert!(file.contains("no-such-driver") && message.contains("no-such-driver"), "{file}: {message}");
-        let there = Driver { linux: "libc.so.6", windows: "kernel32.dll", obtain: "" };
+        let there = Driver { linux: "libc.so.6", windows: Some("kernel32.dll"), obtain: "" };
         assert!(cfg!(target_env = "musl") || there.missing().is_none());
     }
 }

@@ -131,6 +131,15 @@ pub fn rows() -> Vec<Row> {
                 .flags(&["--offline"])
                 .says(&["ONNX Runtime", "the network may not be used", "pip download", "ORT_DYLIB_PATH"]),
         );
+        rows.push(
+            Row::new("no runtime, and a provider that none to be fetched has")
+                .environment("ORT_DYLIB_PATH", "")
+                .environment("LDM_ORT_CACHE_DIR", "")
+                .environment("XDG_CACHE_HOME", "/nonexistent/cache")
+                .environment("HOME", "/nonexistent")
+                .flags(&["--provider", "nvrtx"])
+                .says(&["provider nvrtx", "none of the packages that can be fetched", "given with `--runtime`"]),
+        );
     }
     rows
 }
