@@ -61,7 +61,7 @@ impl SessionKey {
         Self {
             graph: opening.graph.path.clone(),
             is_shallow: opening.is_shallow,
-            passes: opening.passes.iter().filter(|pass| cache.is_some() || pass.cuts()).copied().collect(),
+            passes: opening.passes.iter().filter(|pass| cache.is_some() || pass.is_required()).copied().collect(),
             cache,
             component,
             providers,

@@ -10,6 +10,9 @@ use crate::session::{ProviderChoice, SessionOptions, WeightFile};
 use crate::spec::Batching;
 use crate::tensor::ByteEdit;
 
+/// The provider with the faults in docs/known-issues.md.
+const WEBGPU: &str = "webgpu";
+
 /// A graph that is opened.
 #[derive(Debug, Clone)]
 pub struct Opening<'p> {
@@ -57,8 +60,8 @@ pub(crate) fn name(kind: ComponentKind, is_shallow: bool) -> String {
 }
 
 impl ExecutionPlan {
-    /// Returns the passes that rewrite a component's graph before it is opened. All but a cut ([`Pass::cuts`]) is only
-    /// done to graphs that are kept.
+    /// Returns the passes that rewrite a component's graph before it is opened. Those that it does not need to run
+    /// ([`Pass::is_required`]) are only done to graphs that are cached.
     pub fn passes(&self, kind: ComponentKind) -> Vec<Pass> {
         let cut = self
             .model
@@ -78,7 +81,13 @@ impl ExecutionPlan {
         let winograd = (rounds_once || self.device.fast_convolutions).then_some(Pass::Winograd);
         let loose = self.memory_budget.map(|_| Pass::DynamicShapes);
         let own = self.operator_choice(kind).map(Pass::Operators);
-        [Pass::Attention, Pass::FeedForward, Pass::Subpixel].into_iter().chain(winograd).chain(own).chain(loose)
+        let webgpu = self.may_run_on(kind, WEBGPU).then_some([Pass::ChannelPadding, Pass::AxisNames]);
+        [Pass::Attention, Pass::FeedForward, Pass::Subpixel]
+            .into_iter()
+            .chain(winograd)
+            .chain(webgpu.into_iter().flatten())
+            .chain(own)
+            .chain(loose)
     }
 
     /// Returns the cache for this component's optimized graph, if it is cached.
@@ -112,6 +121,21 @@ impl ExecutionPlan {
         self.device.offload.map_or_else(|| self.memory_budget.is_none() && fits(), |offload| !offload)
     }
 
+    /// True if any node of a component may run on the provider of this name.
+    fn may_run_on(&self, kind: ComponentKind, provider: &str) -> bool {
+        self.device.providers_of(kind).iter().any(|name| name == provider)
+    }
+
+    /// The free axes of a component's graph that are fixed when it is opened, by name, and their lengths: those of cached
+    /// graphs, and those on WebGPU ([`Pass::AxisNames`]).
+    fn fixed_axes(&self, kind: ComponentKind) -> Vec<(String, usize)> {
+        match self.cache_for(kind) {
+            Some(_) => self.axes(kind),
+            None if self.may_run_on(kind, WEBGPU) => self.all_axes(kind),
+            None => Vec::new(),
+        }
+    }
+
     /// Returns the options of a component's session.
     pub fn session_options(&self, kind: ComponentKind) -> SessionOptions {
         let choice = |name: &String| ProviderChoice {
@@ -128,7 +152,7 @@ impl ExecutionPlan {
             config: exact.into_iter().collect(),
             providers: self.device.providers_of(kind).iter().map(choice).collect(),
             threads: self.threads(),
-            axes: if self.cache_for(kind).is_some() { self.axes(kind) } else { Vec::new() },
+            axes: self.fixed_axes(kind),
             callers: if kind == self.model.denoiser.kind { self.callers() } else { 1 },
             ..SessionOptions::default()
         }
