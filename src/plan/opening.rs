@@ -121,6 +121,13 @@ impl ExecutionPlan {
         self.device.offload.map_or_else(|| self.memory_budget.is_none() && fits(), |offload| !offload)
     }
 
+    /// True if a component is compared with the CPU before it is first used: as `[device] verify` says, or on providers other
+    /// than the CPU.
+    pub fn verifies(&self, kind: ComponentKind) -> bool {
+        let is_on_cpu = || self.device.providers_of(kind).iter().all(|name| name == "cpu");
+        self.device.verify.unwrap_or_else(|| !is_on_cpu())
+    }
+
     /// True if any node of a component may run on the provider of this name.
     fn may_run_on(&self, kind: ComponentKind, provider: &str) -> bool {
         self.device.providers_of(kind).iter().any(|name| name == provider)

@@ -39,7 +39,7 @@ impl ExecutionPlan {
     }
 
     /// The same with the axes of ControlNets and of the VAE encoder.
-    pub(super) fn all_axes(&self, kind: ComponentKind) -> Vec<(String, usize)> {
+    pub(crate) fn all_axes(&self, kind: ComponentKind) -> Vec<(String, usize)> {
         let mut axes = self.known_axes(kind);
         let (model, sizes) = (&*self.model, self.sizes);
         let [_, height, width] = model.sample_shape(sizes.width, sizes.height);
