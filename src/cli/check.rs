@@ -10,7 +10,7 @@ use super::run::LATENTS;
 use super::standard_input::load_spec;
 use crate::engine::{Engine, Event, Saver};
 use crate::error::{Error, Result, count_of};
-use crate::execution::Verification;
+use crate::execution::ComponentVerification;
 
 use crate::memory;
 use crate::plan::{DefaultValue, ExecutionPlan, ModelPlan, Plan, RunPlan};
@@ -116,7 +116,7 @@ fn verify(mut plan: Plan, engine: &Engine, (global, json): (&Global, bool), out:
         other => progress.notice(other),
     })?;
     printed?;
-    let mut wrong: Vec<_> = verifications.iter().filter_map(Verification::error).collect();
+    let mut wrong: Vec<_> = verifications.iter().filter_map(ComponentVerification::error).collect();
     match wrong.len() {
         0 => Ok(()),
         1 => Err(wrong.remove(0)),

@@ -133,7 +133,9 @@ impl Progress {
                 self.note(&format!("measuring which way of running {component} is the faster one here, once"));
                 self.bar.set_message(format!("measuring {component}, once"));
             }
-            Event::Verifying { component } => self.spin(format!("comparing {component} with the CPU, once{}", self.stage)),
+            Event::Verifying { component } => {
+                self.spin(format!("comparing {component} with the CPU, once{}", self.stage))
+            }
             Event::Verified(verification) => {
                 if let VerificationOutcome::Compared { is_remembered: false, .. } = verification.outcome {
                     self.note(&verification.to_line());

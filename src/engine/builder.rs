@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::converter::Converter;
 use super::{Environment, Event};
 use crate::error::{Error, Result};
-use crate::execution::{Execution, ExecutionEvent, Verification};
+use crate::execution::{ComponentVerification, Execution, ExecutionEvent};
 use crate::graph_cache::{CachedGraph, GraphCache, SizeLimit};
 use crate::plan::{ModelSources, Plan};
 use crate::session::{self, Cancel, Flavor, Host, HostApi, Runtime, RuntimeOptions};
@@ -248,7 +248,7 @@ impl Engine {
     }
 
     /// Compares every component of a plan on its providers with ONNX Runtime's own operators on the CPU, one after the
-    /// other; each is also an event. [`Verification::error`] is the error of one that is wrong.
+    /// other; each is also an event. [`ComponentVerification::error`] is the error of one that is wrong.
     ///
     /// # Errors
     /// As [`Engine::open`], and those of running a graph on its provider.
@@ -258,7 +258,7 @@ impl Engine {
         runtime: &Runtime,
         cancel: &Cancel,
         observer: &mut dyn FnMut(Event),
-    ) -> Result<Vec<Verification>> {
+    ) -> Result<Vec<ComponentVerification>> {
         let mut converter = Converter::new(observer, None);
         Execution::verify(plan, runtime, cancel, &mut |event: ExecutionEvent<'_>| converter.notice(event))
     }

@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::Image;
-use crate::execution::{Timings, Verification};
+use crate::execution::{ComponentVerification, Timings};
 use crate::session::FetchEvent;
 
 /// Something that happened while a pipeline was opened or run, in the order in which it happens. Events own what they hold
@@ -53,8 +53,8 @@ pub enum Event {
         /// The component.
         component: String,
     },
-    /// A component was compared with the CPU, now or in an earlier run ([`Verification::to_json`]).
-    Verified(Verification),
+    /// A component was compared with the CPU, now or in an earlier run ([`ComponentVerification::to_json`]).
+    Verified(ComponentVerification),
     /// A graph is about to be opened.
     Opening {
         /// The component.

@@ -24,7 +24,7 @@ struct EngineSettings {
 }
 
 /// Keys of `[device]` that stand at the top of the settings, as the flat fields of a request do.
-const DEVICE_FIELDS: [&str; 9] = [
+const DEVICE_FIELDS: [&str; 10] = [
     "provider",
     "threads",
     "batching",
@@ -34,6 +34,7 @@ const DEVICE_FIELDS: [&str; 9] = [
     "offload",
     "memory_budget",
     "overcommit",
+    "verify",
 ];
 
 impl EngineBuilder {

@@ -8,7 +8,7 @@ use super::digests::{KnownDigests, ModelDigests};
 use crate::denoise::Evaluations;
 use crate::denoise::cache::CacheParameterValue;
 use crate::error::{Error, Result};
-use crate::execution::{FinishedImage, Verification};
+use crate::execution::{ComponentVerification, FinishedImage};
 use crate::files;
 use crate::graph_cache;
 use crate::metadata::{self, CacheRecord, FewerEvaluations, Record, StageRecord};
@@ -30,7 +30,7 @@ pub struct Recorder {
     /// That of the denoiser, if it is not float32.
     precision: Option<String>,
     /// The comparisons of providers with the CPU.
-    verifications: Vec<Verification>,
+    verifications: Vec<ComponentVerification>,
     /// The names that files keep in records.
     names: RecordNames,
     /// The digests of the files that images begin with, as far as they are known.
@@ -64,7 +64,8 @@ impl Recorder {
     }
 
     /// Adds the comparison of a component with the CPU.
-    pub(super) fn add_verification(&mut self, verification: &Verification) {
+    pub(super) fn add_verification(&mut self, verification: &ComponentVerification) {
+        self.verifications.retain(|own| !own.is_same_graph(verification));
         self.verifications.push(verification.clone());
     }
 
@@ -122,7 +123,7 @@ impl Recorder {
             pipeline: pipeline.to_record(self.spec.output.record_paths, &self.names),
             index,
             precision: self.precision.clone(),
-            verified: self.verifications.iter().map(Verification::to_line).collect(),
+            verified: self.verifications.iter().map(ComponentVerification::to_line).collect(),
             decoder: self.decoders.first().cloned().flatten(),
             inputs,
             fewer_evaluations: fewer_evaluations(&whole, image.evaluations.first()),

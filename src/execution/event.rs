@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{FinishedImage, Verification};
+use super::{ComponentVerification, FinishedImage};
 use crate::bundle::ComponentKind;
 use crate::denoise::Step;
 use crate::image::Rgb8;
@@ -53,7 +53,7 @@ pub enum ExecutionEvent<'a> {
         is_shallow: bool,
     },
     /// A component was compared, now or in an earlier run.
-    Verified(&'a Verification),
+    Verified(&'a ComponentVerification),
     /// A graph was opened.
     Opened {
         /// The component.

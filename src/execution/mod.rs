@@ -21,4 +21,4 @@ pub use event::{ExecutionEvent, Observer};
 pub use finished_image::{FinishedImage, Timings};
 pub use open::Execution;
 pub use verification::verify_session;
-pub use verification_report::{Verification, VerificationOutcome};
+pub use verification_report::{ComponentVerification, VerificationOutcome};

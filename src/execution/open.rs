@@ -6,7 +6,7 @@ use super::parts::Opener;
 use super::pool::Pool;
 use super::position::{batches, within};
 use super::stages::StageRun;
-use super::verification_report::Verification;
+use super::verification_report::ComponentVerification;
 use crate::error::Result;
 use crate::plan::{ExecutionPlan, Plan};
 use crate::session::{Cancel, Runtime};
@@ -22,7 +22,7 @@ pub struct Execution {
     /// The models of the latest plan, fitted to this machine.
     pub(super) models: Vec<ExecutionPlan>,
     /// The comparisons of providers with the CPU, of the graphs that are ready.
-    pub(super) verifications: Vec<Verification>,
+    pub(super) verifications: Vec<ComponentVerification>,
     /// False if graphs are not compared before they are first used.
     pub(super) verifies_once: bool,
 }
@@ -30,7 +30,13 @@ pub struct Execution {
 impl Execution {
     /// Makes an execution with no graph open.
     pub fn new(runtime: &Runtime) -> Self {
-        Self { runtime: runtime.clone(), pool: Pool::default(), models: Vec::new(), verifications: Vec::new(), verifies_once: true }
+        Self {
+            runtime: runtime.clone(),
+            pool: Pool::default(),
+            models: Vec::new(),
+            verifications: Vec::new(),
+            verifies_once: true,
+        }
     }
 
     /// Opens the graphs that the plan needs in the order in which they run, or sees to it that they can be opened in an

@@ -8,7 +8,7 @@ use super::open::Execution;
 use super::parts::Opener;
 use super::pool::{SessionKey, openings, session_options};
 use super::position::within;
-use super::verification_report::{Verification, VerificationOutcome};
+use super::verification_report::{ComponentVerification, VerificationOutcome};
 use crate::error::{Error, Result};
 use crate::graph_cache::{self, Difference, VerificationFile};
 use crate::plan::{ExecutionPlan, Opening, Plan, Probe, ProbeValues};
@@ -24,7 +24,7 @@ const UNPACKED: &str = "session.disable_prepacking";
 /// Compares an open graph of a plan with the same graph on ONNX Runtime's own operators on the CPU: both are run once on
 /// seeded inputs of the plan's sizes.
 ///
-/// A graph that does not run on the CPU is no error, nor is one that is wrong ([`Verification::error`]).
+/// A graph that does not run on the CPU is no error, nor is one that is wrong ([`ComponentVerification::error`]).
 ///
 /// # Errors
 /// As [`Session::run`], of the open graph; [`Error::Interrupted`]; [`Error::Io`] if a file of the model cannot be read.
@@ -34,7 +34,7 @@ pub fn verify_session(
     session: &mut Session,
     runtime: &Runtime,
     cancel: &Cancel,
-) -> Result<Verification> {
+) -> Result<ComponentVerification> {
     let outcome = match obstacle(model, opening)? {
         Some(reason) => VerificationOutcome::Skipped { reason },
         None => compare(model, opening, session, runtime, cancel)?,
@@ -73,17 +73,17 @@ fn apart(got: &ArrayD<f32>, want: &ArrayD<f32>) -> Difference {
 
 impl Execution {
     /// Compares every component of a plan with the CPU, in the order in which an image needs them, and reports each
-    /// ([`ExecutionEvent::Verified`]); one graph is open at a time. Earlier comparisons are made again.
+    /// ([`ExecutionEvent::Verified`]). Earlier comparisons are made again.
     ///
     /// # Errors
     /// As [`Execution::load`], and those of running a graph on its provider. A component that is wrong is no error here:
-    /// [`Verification::error`] is.
+    /// [`ComponentVerification::error`] is.
     pub fn verify(
         plan: &Plan,
         runtime: &Runtime,
         cancel: &Cancel,
         observer: &mut Observer<'_>,
-    ) -> Result<Vec<Verification>> {
+    ) -> Result<Vec<ComponentVerification>> {
         let mut execution = Self { verifies_once: false, ..Self::new(runtime) };
         let models = execution.ready(plan, true, cancel, observer)?;
         for (at, model) in models.iter().enumerate() {
@@ -99,7 +99,7 @@ impl Execution {
     }
 
     /// The comparisons of the graphs that are ready, made now or in an earlier run.
-    pub fn verifications(&self) -> &[Verification] {
+    pub fn verifications(&self) -> &[ComponentVerification] {
         &self.verifications
     }
 
@@ -115,6 +115,16 @@ impl Execution {
             return Ok(());
         }
         for opening in openings(model).iter().filter(|opening| model.verifies(opening.kind)) {
+            let provider = providers(model, opening);
+            let is_same = |own: &ComponentVerification| {
+                own.component == opening.name()
+                    && own.path == opening.graph.path
+                    && own.provider == provider
+                    && !own.is_wrong()
+            };
+            if self.verifications.iter().any(is_same) {
+                continue;
+            }
             let file = remembered(model, &self.runtime, opening, cancel)?;
             if let Some(difference) = file.as_ref().and_then(VerificationFile::read) {
                 let outcome = VerificationOutcome::Compared { difference, is_remembered: true };
@@ -142,7 +152,7 @@ impl Execution {
         stays: bool,
         cancel: &Cancel,
         observer: &mut Observer<'_>,
-    ) -> Result<Verification> {
+    ) -> Result<ComponentVerification> {
         let Opening { kind: component, is_shallow, .. } = *opening;
         let opener = &mut Opener::new(model, &self.runtime, &mut self.pool, cancel, observer);
         let (key, mut session) = opener.session(opening)?;
@@ -160,19 +170,28 @@ impl Execution {
         Ok(verification)
     }
 
-    fn note(&mut self, verification: Verification, cancel: &Cancel, observer: &mut Observer<'_>) -> Result<()> {
+    fn note(
+        &mut self,
+        verification: ComponentVerification,
+        cancel: &Cancel,
+        observer: &mut Observer<'_>,
+    ) -> Result<()> {
         report(observer, cancel, ExecutionEvent::Verified(&verification))?;
-        self.verifications.retain(|own| (&own.component, &own.path) != (&verification.component, &verification.path));
+        self.verifications.retain(|own| !own.is_same_graph(&verification));
         self.verifications.push(verification);
         Ok(())
     }
 }
 
-fn verification(model: &ExecutionPlan, opening: &Opening<'_>, outcome: VerificationOutcome) -> Verification {
-    Verification {
+fn providers(model: &ExecutionPlan, opening: &Opening<'_>) -> String {
+    model.device.providers_of(opening.kind).join(", ")
+}
+
+fn verification(model: &ExecutionPlan, opening: &Opening<'_>, outcome: VerificationOutcome) -> ComponentVerification {
+    ComponentVerification {
         component: opening.name(),
         path: opening.graph.path.clone(),
-        provider: model.device.providers_of(opening.kind).join(", "),
+        provider: providers(model, opening),
         precision: model.compute_precision(opening),
         outcome,
     }
@@ -192,8 +211,7 @@ fn remembered(
 
 /// The reason why a graph cannot be compared, if there is one that is known before it is opened.
 fn obstacle(model: &ExecutionPlan, opening: &Opening<'_>) -> Result<Option<String>> {
-    let encoder = model.model.encoder.as_ref().filter(|part| part.kind == opening.kind);
-    if encoder.is_some_and(|part| part.signature.samples_inside) {
+    if opening.graph.draws_noise() {
         return Ok(Some("it draws random numbers of its own".to_owned()));
     }
     let found = footprint(opening.graph, &cuts(opening), &model.all_axes(opening.kind))?.unwrap_or_default();
@@ -223,7 +241,9 @@ fn compare(
     let residuals = match residual_shapes(model, opening, runtime, cancel) {
         Err(error @ Error::Interrupted { .. }) => return Err(error),
         Err(error) => {
-            return Ok(VerificationOutcome::Skipped { reason: format!("its ControlNet does not run on the CPU: {error}") });
+            return Ok(VerificationOutcome::Skipped {
+                reason: format!("its ControlNet does not run on the CPU: {error}"),
+            });
         }
         Ok(shapes) => shapes,
     };
@@ -273,12 +293,7 @@ fn residual_shapes(
 }
 
 /// Opens a graph on the CPU with ONNX Runtime's own operators, as exported.
-fn reference(
-    model: &ExecutionPlan,
-    opening: &Opening<'_>,
-    runtime: &Runtime,
-    cancel: &Cancel,
-) -> Result<Session> {
+fn reference(model: &ExecutionPlan, opening: &Opening<'_>, runtime: &Runtime, cancel: &Cancel) -> Result<Session> {
     let mut options = SessionOptions {
         providers: Vec::new(),
         threads: model.threads(),
@@ -306,7 +321,9 @@ fn values(probe: &Probe, seed: u64) -> ArrayD<f32> {
         }
         ProbeValues::Below(end) => {
             generator.uniform(&mut values);
-            values.iter_mut().for_each(|value| *value = (*value * *end as f32).floor().min(end.saturating_sub(1) as f32));
+            values
+                .iter_mut()
+                .for_each(|value| *value = (*value * *end as f32).floor().min(end.saturating_sub(1) as f32));
         }
         ProbeValues::Rows(row) => {
             let length = probe.shape.last().copied().unwrap_or(1).clamp(1, row.len().max(1));

@@ -10,7 +10,7 @@ use crate::plan::ComputePrecision;
 
 /// The comparison of a component's provider with ONNX Runtime's own operators on the CPU.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Verification {
+pub struct ComponentVerification {
     /// The component, such as `unet`.
     pub component: String,
     /// The graph's file.
@@ -40,7 +40,7 @@ pub enum VerificationOutcome {
     },
 }
 
-impl Verification {
+impl ComponentVerification {
     /// True if the difference is larger than the precision explains; infinite and undefined differences are.
     pub fn is_wrong(&self) -> bool {
         let tolerance = self.precision.tolerance();
@@ -51,6 +51,11 @@ impl Verification {
             }
             VerificationOutcome::Skipped { .. } => false,
         }
+    }
+
+    /// True if both are of one graph, on whatever providers.
+    pub fn is_same_graph(&self, other: &Self) -> bool {
+        (&self.component, &self.path) == (&other.component, &other.path)
     }
 
     /// Returns the error of a component that is wrong.
@@ -121,7 +126,7 @@ impl Verification {
     }
 }
 
-impl serde::Serialize for Verification {
+impl serde::Serialize for ComponentVerification {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         self.to_json().serialize(serializer)
     }
@@ -136,8 +141,8 @@ fn finite(number: f64) -> Option<f64> {
 mod tests {
     use super::*;
 
-    fn compared(relative_l2: f64, largest: f64) -> Verification {
-        Verification {
+    fn compared(relative_l2: f64, largest: f64) -> ComponentVerification {
+        ComponentVerification {
             component: "unet".into(),
             path: "unet/model.onnx".into(),
             provider: "webgpu".into(),
@@ -153,11 +158,15 @@ mod tests {
     fn a_difference_beyond_either_bound_is_an_error_that_names_the_component() {
         let allowed = ComputePrecision::Float32.tolerance();
         assert!(compared(allowed.relative_l2, allowed.largest).error().is_none());
-        for wrong in [(2.0 * allowed.relative_l2, 0.0), (0.0, 2.0 * allowed.largest), (f64::NAN, 0.0), (0.0, f64::NAN)] {
+        for wrong in [(2.0 * allowed.relative_l2, 0.0), (0.0, 2.0 * allowed.largest), (f64::NAN, 0.0), (0.0, f64::NAN)]
+        {
             let error = compared(wrong.0, wrong.1).error().expect("an error");
             assert_eq!(error.exit_code(), 2);
             let text = error.to_string();
-            assert!(text.contains("webgpu") && text.contains("unet") && text.contains("hint: run the component"), "{text}");
+            assert!(
+                text.contains("webgpu") && text.contains("unet") && text.contains("hint: run the component"),
+                "{text}"
+            );
         }
     }
 

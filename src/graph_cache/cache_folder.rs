@@ -124,7 +124,9 @@ impl GraphCache {
             Err(e) => return Err(Error::io(&self.root, "listing", e)),
         };
         let folders = listed.flatten().map(|entry| entry.path()).filter(|path| path.is_dir());
-        let is_entry = |path: &PathBuf| path.file_name().is_some_and(|n| ![DIGESTS, MEASURED, VERIFIED].iter().any(|own| n == *own));
+        let is_entry = |path: &PathBuf| {
+            path.file_name().is_some_and(|n| ![DIGESTS, MEASURED, VERIFIED].iter().any(|own| n == *own))
+        };
         Ok(folders.filter(is_entry).collect())
     }
 }

@@ -67,7 +67,9 @@ impl ExecutionPlan {
         let of_providers = providers.map(|name| match name.as_str() {
             "cpu" if self.operands_of(opening.kind) == Some(OperandType::Bf16) => ComputePrecision::Bf16,
             "cpu" => ComputePrecision::Float32,
-            name => of_provider(name, |key| self.device.options.get(name).and_then(|own| own.get(key)).map(String::as_str)),
+            name => {
+                of_provider(name, |key| self.device.options.get(name).and_then(|own| own.get(key)).map(String::as_str))
+            }
         });
         of_providers.fold(of_graph, ComputePrecision::max)
     }

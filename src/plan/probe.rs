@@ -61,7 +61,8 @@ impl ExecutionPlan {
                 _ => &[],
             };
             let length = |(at, dim): (usize, &Dim)| {
-                let role = meaning.and_then(|meaning| if let Meaning::Role(role, _) = meaning { Some(*role) } else { None });
+                let role =
+                    meaning.and_then(|meaning| if let Meaning::Role(role, _) = meaning { Some(*role) } else { None });
                 let length = dim.fixed().or_else(|| self.length_of(opening, role, *axes.get(at)?));
                 length.ok_or_else(|| format!("the length of axis {at} of its input {} is not known ahead", info.name))
             };
@@ -69,11 +70,7 @@ impl ExecutionPlan {
                 Some((_, shape)) => shape.clone(),
                 None => info.shape.iter().enumerate().map(length).collect::<Result<_, _>>()?,
             };
-            Ok(Probe {
-                name: info.name.clone(),
-                shape,
-                values: self.values_of(meaning, info),
-            })
+            Ok(Probe { name: info.name.clone(), shape, values: self.values_of(meaning, info) })
         };
         inputs.iter().map(probe).collect()
     }

@@ -322,13 +322,8 @@ pub fn places(file: &[u8]) -> Option<GraphLocations> {
     let mut graphs = Vec::new();
     frame::whole_fields(file, 0..file.len(), |number, place| graphs.extend((number == GRAPH).then_some(place)))?;
     let [graph] = graphs.try_into().ok()?;
-    let mut places = GraphLocations {
-        graph,
-        nodes: Vec::new(),
-        tensors: Vec::new(),
-        inputs: Vec::new(),
-        declarations: Vec::new(),
-    };
+    let mut places =
+        GraphLocations { graph, nodes: Vec::new(), tensors: Vec::new(), inputs: Vec::new(), declarations: Vec::new() };
     frame::whole_fields(file, graph.body..graph.end, |number, place| match number {
         NODE => places.nodes.push(place),
         INITIALIZER => places.tensors.push(place),

@@ -68,7 +68,8 @@ impl Spec {
     /// Resets what [`take_unrecorded`] takes out of a record.
     fn leave_out_unrecorded(&mut self) {
         self.output = OutputSpec::default();
-        self.device.overcommit = DeviceSpec::default().overcommit;
+        let DeviceSpec { overcommit, verify, .. } = DeviceSpec::default();
+        (self.device.overcommit, self.device.verify) = (overcommit, verify);
         self.run.max_input_megapixels = RunSpec::default().max_input_megapixels;
     }
 
@@ -99,7 +100,7 @@ impl Spec {
     }
 }
 
-/// Takes `[output]`, and keys that lift a limit, out of a record and its stages. Returns a sentence for each.
+/// Takes `[output]`, and keys that lift a limit or a check, out of a record and its stages. Returns a sentence for each.
 fn take_unrecorded(entries: &mut Entries) -> Vec<String> {
     let mut ignored = Vec::new();
     take_from(entries, "", &mut ignored);
@@ -117,12 +118,12 @@ fn take_from(entries: &mut Entries, prefix: &str, ignored: &mut Vec<String>) {
     if entries.remove("output").is_some() {
         ignored.push(format!("[{prefix}output] in the record is ignored: where images go is for this run to say"));
     }
-    for (table, key) in [("device", "overcommit"), ("run", "max_input_megapixels")] {
+    for (table, key) in [("device", "overcommit"), ("device", "verify"), ("run", "max_input_megapixels")] {
         if let Some(Node { value: Value::Table(inner), .. }) = entries.get_mut(table)
             && inner.remove(key).is_some()
         {
             ignored.push(format!(
-                "{prefix}{table}.{key} in the record is ignored, as it lifts a limit; if this run needs it: --set \
+                "{prefix}{table}.{key} in the record is ignored, as it lifts a limit or a check; if this run needs it: --set \
                  {prefix}{table}.{key}=VALUE"
             ));
         }
@@ -135,7 +136,8 @@ mod tests {
 
     #[test]
     fn a_record_lifts_no_limit() {
-        let text = "[model]\npath = 'm'\n[task.text-to-image]\nprompt = ''\n[device]\novercommit = true\nthreads = 2\n\
+        let text = "[model]\npath = 'm'\n[task.text-to-image]\nprompt = ''\n[device]\novercommit = true\nverify = false\n\
+                    threads = 2\n\
                     [run]\nmax_input_megapixels = 4000\nseed = 3\n\
                     [[stage]]\nmodel.path = 'n'\ntask.image-to-image = {}\nrun.max_input_megapixels = 999\n";
         let read = |set: &[&str]| {
@@ -143,19 +145,22 @@ mod tests {
             Spec::from_record(text, Path::new("image.png"), &Overrides { set, ..Overrides::default() }).unwrap()
         };
         let RecordedSpec { spec, ignored, .. } = read(&[]);
-        let limits = |spec: &Spec| (spec.device.overcommit, spec.run.max_input_megapixels);
-        let usual = (false, RunSpec::default().max_input_megapixels);
+        let limits = |spec: &Spec| (spec.device.overcommit, spec.device.verify, spec.run.max_input_megapixels);
+        let usual = (false, None, RunSpec::default().max_input_megapixels);
         assert_eq!((limits(&spec), limits(&spec.stages[0].spec)), (usual, usual));
         assert_eq!((spec.device.threads, spec.run.seed), (Some(2), Some(3)));
-        let keys = ["device.overcommit", "run.max_input_megapixels", "stage[0].run.max_input_megapixels"];
+        let keys =
+            ["device.overcommit", "device.verify", "run.max_input_megapixels", "stage[0].run.max_input_megapixels"];
         assert_eq!(ignored.len(), keys.len());
         assert!(ignored.iter().zip(keys).all(|(said, key)| said.starts_with(key)), "{ignored:?}");
         // The command line may, and a record that is written holds nothing that would be ignored.
-        let lifted = read(&["device.overcommit=true", "run.max_input_megapixels=100"]).spec;
-        assert_eq!(limits(&lifted), (true, 100));
+        let lifted = read(&["device.overcommit=true", "device.verify=false", "run.max_input_megapixels=100"]).spec;
+        assert_eq!(limits(&lifted), (true, Some(false), 100));
         for paths in [RecordPaths::Relative, RecordPaths::Absolute] {
             let written = lifted.to_record(paths, &RecordNames::default());
-            assert!(!written.contains("overcommit") && !written.contains("megapixels"), "{written}");
+            for key in ["overcommit", "verify", "megapixels"] {
+                assert!(!written.contains(key), "{written}");
+            }
         }
     }
 }

@@ -29,3 +29,4 @@ mod runtime;
 mod schedulers;
 mod spec;
 mod text;
+mod verification;
