@@ -31,6 +31,7 @@ onnxruntime.set_default_logger_severity(4)
 NODE = """
 const ort = require(process.argv[1] + '/node_modules/onnxruntime-node'), fs = require('fs');
 (async () => {
+  const lines = [];
   for (const { model, input, shape } of JSON.parse(fs.readFileSync(process.argv[2]))) {
     let line = '';
     try {
@@ -41,8 +42,9 @@ const ort = require(process.argv[1] + '/node_modules/onnxruntime-node'), fs = re
       line = Buffer.from((await y.getData()).buffer).toString('base64');
       await session.release();
     } catch (error) { line = 'error ' + String(error).replace(/\\n/g, ' '); }
-    console.log(line);
+    lines.push(line);
   }
+  process.stdout.write(lines.join('\\n') + '\\n', () => process.exit(0));
 })();
 """
 
