@@ -82,6 +82,9 @@ pub struct Record {
     /// The type in which the denoiser multiplied, if it is not that of its graph: `bf16 (amx_bf16)`.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub precision: Option<String>,
+    /// The comparison of each component with the CPU, if there was one, in a sentence.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub verified: Vec<String>,
     /// The component that decoded the image, if it is not the VAE's own decoder: `tiny_vae_decoder`.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub decoder: Option<String>,
@@ -259,6 +262,7 @@ mod tests {
             pipeline: "[model]\n".into(),
             index: 0,
             precision: None,
+            verified: Vec::new(),
             decoder: None,
             fewer_evaluations: None,
             inputs: BTreeMap::from([("run.latents".into(), "0123".into())]),

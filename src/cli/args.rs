@@ -299,6 +299,14 @@ pub struct CheckArgs {
     /// Also open the graphs, on the providers that would run them.
     #[arg(long)]
     pub open: bool,
+    /// Also run each component once on its provider and once on the CPU, with ONNX Runtime's own operators, and compare the
+    /// results. Exits with code 2 if one is wrong.
+    #[arg(long)]
+    pub verify: bool,
+    /// With --verify, print a JSON object a component on stdout, and nothing else: component, graph, provider, precision,
+    /// tolerance, verified (null if it could not be compared), relative_l2 and largest_difference, or the reason.
+    #[arg(long, requires = "verify")]
+    pub json: bool,
     /// Also check that the run can write its final latents to this file.
     #[arg(long, value_name = "F.npy", value_hint = ValueHint::FilePath, value_parser = path())]
     pub save_latents: Option<PathBuf>,

@@ -8,13 +8,15 @@ use super::output::{self, warn as warnings};
 use super::progress::Progress;
 use super::run::LATENTS;
 use super::standard_input::load_spec;
-use crate::engine::{Engine, Saver};
-use crate::error::{Result, count_of};
+use crate::engine::{Engine, Event, Saver};
+use crate::error::{Error, Result, count_of};
+use crate::execution::ComponentVerification;
 
 use crate::memory;
 use crate::plan::{DefaultValue, ExecutionPlan, ModelPlan, Plan, RunPlan};
 
-/// Checks a pipeline as far as that goes without running it, and with `--open` opens its graphs too.
+/// Checks a pipeline as far as that goes without running it, and with `--open` opens its graphs too, or with `--verify` compares them
+/// with the CPU.
 ///
 /// Everything that depends on ONNX Runtime (its providers, the formats and operators it takes) is checked if there is one
 /// on this machine; none is fetched for that.
@@ -22,6 +24,9 @@ use crate::plan::{DefaultValue, ExecutionPlan, ModelPlan, Plan, RunPlan};
 /// # Errors
 /// Whatever is wrong with the pipeline file, the model directory, the files it names, the runtime or the providers.
 pub fn check(args: &CheckArgs, global: &Global, out: &mut dyn Write) -> Result<()> {
+    let (mut nothing, results) = (std::io::sink(), out);
+    // With --json, stdout is for objects alone.
+    let out: &mut dyn Write = if args.json { &mut nothing } else { &mut *results };
     let spec = load_spec(&args.pipeline, args.overrides.to_overrides())?;
     let mut plan = Plan::new(spec)?;
     let engine = global.library.engine()?;
@@ -71,6 +76,9 @@ pub fn check(args: &CheckArgs, global: &Global, out: &mut dyn Write) -> Result<(
     for (key, model) in models() {
         output::text(out, &defaults(key, model))?;
     }
+    if args.verify {
+        return verify(plan, &engine, (global, args.json), results);
+    }
     if !args.open {
         let without = match runtime {
             Some(_) => "opening the graphs (--open)",
@@ -90,6 +98,30 @@ fn open(mut plan: Plan, engine: &Engine, global: &Global, out: &mut dyn Write) -
     warnings(plan.fit_runtime(&runtime)?);
     engine.try_open(&plan, &runtime, &cancel, &mut notice)?;
     output::text(out, &format!("its graphs open on ONNX Runtime {}\n", runtime.version()))
+}
+
+/// Compares each component with the CPU, on the ONNX Runtime of this machine or one that is fetched for that.
+fn verify(mut plan: Plan, engine: &Engine, (global, json): (&Global, bool), out: &mut dyn Write) -> Result<()> {
+    let cancel = Interrupt::install()?.cancel();
+    let mut progress = Progress::new(global.quiet);
+    let mut printed = Ok(());
+    let runtime = engine.load_runtime(&plan.spec, &cancel, &mut |event| progress.notice(event))?;
+    warnings(plan.fit_runtime(&runtime)?);
+    let bars = progress.bars();
+    let verifications = engine.verify(&plan, &runtime, &cancel, &mut |event| match event {
+        Event::Verified(verification) if printed.is_ok() => {
+            let line = if json { verification.to_json().to_string() } else { verification.to_line() };
+            printed = bars.suspend(|| output::text(out, &format!("{line}\n")));
+        }
+        other => progress.notice(other),
+    })?;
+    printed?;
+    let mut wrong: Vec<_> = verifications.iter().filter_map(ComponentVerification::error).collect();
+    match wrong.len() {
+        0 => Ok(()),
+        1 => Err(wrong.remove(0)),
+        _ => Err(Error::Several(wrong)),
+    }
 }
 
 /// The values of keys that the pipeline file leaves open, a line each.

@@ -8,6 +8,7 @@ use super::output;
 use super::preview::Terminal;
 use super::remaining::{self, Remaining};
 use crate::engine::Event;
+use crate::execution::VerificationOutcome;
 use crate::guard::contain;
 use crate::session::FetchEvent;
 use crate::threads;
@@ -131,6 +132,14 @@ impl Progress {
             Event::Measuring { component } => {
                 self.note(&format!("measuring which way of running {component} is the faster one here, once"));
                 self.bar.set_message(format!("measuring {component}, once"));
+            }
+            Event::Verifying { component } => {
+                self.spin(format!("comparing {component} with the CPU, once{}", self.stage))
+            }
+            Event::Verified(verification) => {
+                if let VerificationOutcome::Compared { is_remembered: false, .. } = verification.outcome {
+                    self.note(&verification.to_line());
+                }
             }
             Event::WaitingForOptimized { component } => {
                 self.bar.set_message(format!("waiting for another process that optimizes {component}"));

@@ -218,6 +218,9 @@ impl ImageWriter<'_> {
             object["stages"] = stages.into();
         }
         tell_fewer(&mut object, record.fewer_evaluations.as_ref())?;
+        if !record.verified.is_empty() {
+            object["verified"] = record.verified.clone().into();
+        }
         if let Some(decoder) = record.tiny_decoder() {
             object["decoder"] = decoder.into();
         }

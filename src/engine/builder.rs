@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::converter::Converter;
 use super::{Environment, Event};
 use crate::error::{Error, Result};
-use crate::execution::{Execution, ExecutionEvent};
+use crate::execution::{ComponentVerification, Execution, ExecutionEvent};
 use crate::graph_cache::{CachedGraph, GraphCache, SizeLimit};
 use crate::plan::{ModelSources, Plan};
 use crate::session::{self, Cancel, Flavor, Host, HostApi, Runtime, RuntimeOptions};
@@ -280,6 +280,22 @@ impl Engine {
         let mut converter = Converter::new(observer, None);
         let mut notice = |event: ExecutionEvent<'_>| converter.notice(event);
         Execution::load(plan, runtime, cancel, &mut notice)?.open_all(plan, cancel, &mut notice)
+    }
+
+    /// Compares every component of a plan on its providers with ONNX Runtime's own operators on the CPU, one after the
+    /// other; each is also an event. [`ComponentVerification::error`] is the error of one that is wrong.
+    ///
+    /// # Errors
+    /// As [`Engine::open`], and those of running a graph on its provider.
+    pub fn verify(
+        &self,
+        plan: &Plan,
+        runtime: &Runtime,
+        cancel: &Cancel,
+        observer: &mut dyn FnMut(Event),
+    ) -> Result<Vec<ComponentVerification>> {
+        let mut converter = Converter::new(observer, None);
+        Execution::verify(plan, runtime, cancel, &mut |event: ExecutionEvent<'_>| converter.notice(event))
     }
 
     /// Optimizes the graphs of a plan for this machine, and returns what the graph cache holds of them.

@@ -1,6 +1,6 @@
 //! Turns the events of an execution into those of a pipeline.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use super::recorder::Recorder;
@@ -44,6 +44,14 @@ impl<'a> Converter<'a> {
             },
             From::Opened { component, is_shallow, seconds } => {
                 Event::Loading { component: name(component, is_shallow), seconds }
+            }
+            From::Verifying { component, is_shallow } => Event::Verifying { component: name(component, is_shallow) },
+            From::Verified(verification) => {
+                if let Some(recorder) = &self.recorder {
+                    let mut recorder = recorder.lock().unwrap_or_else(PoisonError::into_inner);
+                    recorder.add_verification(verification);
+                }
+                Event::Verified(verification.clone())
             }
             From::Warning(text) => Event::Warning { text },
             From::Preparing { first, images, of } => Event::Preparing { image: first, images, total: of },

@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::Image;
-use crate::execution::Timings;
+use crate::execution::{ComponentVerification, Timings};
 use crate::session::FetchEvent;
 
 /// Something that happened while a pipeline was opened or run, in the order in which it happens. Events own what they hold
@@ -48,6 +48,13 @@ pub enum Event {
         /// The denoiser.
         component: String,
     },
+    /// A component is about to be run on its provider and on the CPU, to compare them.
+    Verifying {
+        /// The component.
+        component: String,
+    },
+    /// A component was compared with the CPU, now or in an earlier run ([`ComponentVerification::to_json`]).
+    Verified(ComponentVerification),
     /// A graph is about to be opened.
     Opening {
         /// The component.

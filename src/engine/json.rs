@@ -24,7 +24,7 @@ struct EngineSettings {
 }
 
 /// Keys of `[device]` that stand at the top of the settings, as the flat fields of a request do.
-const DEVICE_FIELDS: [&str; 11] = [
+const DEVICE_FIELDS: [&str; 12] = [
     "provider",
     "provider_library",
     "threads",
@@ -36,6 +36,7 @@ const DEVICE_FIELDS: [&str; 11] = [
     "offload",
     "memory_budget",
     "overcommit",
+    "verify",
 ];
 
 impl EngineBuilder {

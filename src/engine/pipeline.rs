@@ -141,7 +141,8 @@ impl Pipeline {
     }
 
     fn recorder(&self, plan: &Plan) -> Arc<Mutex<Recorder>> {
-        let recorder = Recorder::new(plan, &self.runtime, self.digests.clone()).with_names(self.names.clone());
+        let mut recorder = Recorder::new(plan, &self.runtime, self.digests.clone()).with_names(self.names.clone());
+        self.execution.verifications().iter().for_each(|verification| recorder.add_verification(verification));
         Arc::new(Mutex::new(recorder))
     }
 }

@@ -8,7 +8,7 @@ use super::digests::{KnownDigests, ModelDigests};
 use crate::denoise::Evaluations;
 use crate::denoise::cache::CacheParameterValue;
 use crate::error::{Error, Result};
-use crate::execution::FinishedImage;
+use crate::execution::{ComponentVerification, FinishedImage};
 use crate::files;
 use crate::graph_cache;
 use crate::metadata::{self, CacheRecord, FewerEvaluations, Record, StageRecord};
@@ -29,6 +29,8 @@ pub struct Recorder {
     arithmetic: String,
     /// That of the denoiser, if it is not float32.
     precision: Option<String>,
+    /// The comparisons of providers with the CPU.
+    verifications: Vec<ComponentVerification>,
     /// The names that files keep in records.
     names: RecordNames,
     /// The digests of the files that images begin with, as far as they are known.
@@ -61,6 +63,12 @@ impl Recorder {
         Self { names, ..self }
     }
 
+    /// Adds the comparison of a component with the CPU.
+    pub(super) fn add_verification(&mut self, verification: &ComponentVerification) {
+        self.verifications.retain(|own| !own.is_same_graph(verification));
+        self.verifications.push(verification.clone());
+    }
+
     fn with(plan: &Plan, runtime: String, digests: Digesting) -> Self {
         let stages = plan.stages.iter().map(|stage| &stage.settings);
         Self {
@@ -70,6 +78,7 @@ impl Recorder {
             runtime,
             arithmetic: arithmetic(plan),
             precision: Some(plan.execution.precision()).filter(|precision| precision != FLOAT32),
+            verifications: Vec::new(),
             names: RecordNames::default(),
             inputs: HashMap::new(),
             decoders: plan.executions().map(|own| decoder(&own.model)).collect(),
@@ -114,6 +123,7 @@ impl Recorder {
             pipeline: pipeline.to_record(self.spec.output.record_paths, &self.names),
             index,
             precision: self.precision.clone(),
+            verified: self.verifications.iter().map(ComponentVerification::to_line).collect(),
             decoder: self.decoders.first().cloned().flatten(),
             inputs,
             fewer_evaluations: fewer_evaluations(&whole, image.evaluations.first()),

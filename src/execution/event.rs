@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::FinishedImage;
+use super::{ComponentVerification, FinishedImage};
 use crate::bundle::ComponentKind;
 use crate::denoise::Step;
 use crate::image::Rgb8;
@@ -45,6 +45,15 @@ pub enum ExecutionEvent<'a> {
         /// The denoiser.
         component: ComponentKind,
     },
+    /// A component is about to be run on its provider and on the CPU, to compare them.
+    Verifying {
+        /// The component.
+        component: ComponentKind,
+        /// True for the denoiser's shallow layers alone.
+        is_shallow: bool,
+    },
+    /// A component was compared, now or in an earlier run.
+    Verified(&'a ComponentVerification),
     /// A graph was opened.
     Opened {
         /// The component.

@@ -14,7 +14,11 @@ mod position;
 mod previews;
 mod ready;
 mod stages;
+mod verification;
+mod verification_report;
 
 pub use event::{ExecutionEvent, Observer};
 pub use finished_image::{FinishedImage, Timings};
 pub use open::Execution;
+pub use verification::verify_session;
+pub use verification_report::{ComponentVerification, VerificationOutcome};

@@ -6,6 +6,7 @@ use super::parts::Opener;
 use super::pool::Pool;
 use super::position::{batches, within};
 use super::stages::StageRun;
+use super::verification_report::ComponentVerification;
 use crate::error::Result;
 use crate::plan::{ExecutionPlan, Plan};
 use crate::session::{Cancel, Runtime};
@@ -20,12 +21,22 @@ pub struct Execution {
     pub(super) pool: Pool,
     /// The models of the latest plan, fitted to this machine.
     pub(super) models: Vec<ExecutionPlan>,
+    /// The comparisons of providers with the CPU, of the graphs that are ready.
+    pub(super) verifications: Vec<ComponentVerification>,
+    /// False if graphs are not compared before they are first used.
+    pub(super) verifies_once: bool,
 }
 
 impl Execution {
     /// Makes an execution with no graph open.
     pub fn new(runtime: &Runtime) -> Self {
-        Self { runtime: runtime.clone(), pool: Pool::default(), models: Vec::new() }
+        Self {
+            runtime: runtime.clone(),
+            pool: Pool::default(),
+            models: Vec::new(),
+            verifications: Vec::new(),
+            verifies_once: true,
+        }
     }
 
     /// Opens the graphs that the plan needs in the order in which they run, or sees to it that they can be opened in an

@@ -307,7 +307,7 @@ impl<'a> Opener<'a> {
     }
 
     /// Takes a graph from the pool, or opens it.
-    fn session(&mut self, opening: &Opening<'_>) -> Result<Keyed<Session>> {
+    pub(super) fn session(&mut self, opening: &Opening<'_>) -> Result<Keyed<Session>> {
         let Opening { kind, graph, weight_bytes, .. } = *opening;
         let key = SessionKey::new(self.plan, opening);
         if let Some(session) = self.pool.take(&key) {

@@ -27,7 +27,8 @@ pub(super) struct ReadyModel {
 pub(super) struct SessionKey {
     graph: PathBuf,
     is_shallow: bool,
-    passes: Vec<Pass>,
+    /// Those that the graph is rewritten with as it is opened.
+    pub(super) passes: Vec<Pass>,
     /// The folder of the graph cache that it is opened from.
     cache: Option<PathBuf>,
     component: String,
@@ -61,7 +62,7 @@ impl SessionKey {
         Self {
             graph: opening.graph.path.clone(),
             is_shallow: opening.is_shallow,
-            passes: opening.passes.iter().filter(|pass| cache.is_some() || pass.cuts()).copied().collect(),
+            passes: opening.passes.iter().filter(|pass| cache.is_some() || pass.is_required()).copied().collect(),
             cache,
             component,
             providers,

@@ -102,6 +102,7 @@ impl Execution {
         if !is_ready {
             let stay = stays_open(model, &self.pool);
             Opener::new(model, &self.runtime, &mut self.pool, cancel, observer).load(stay)?;
+            self.verify_once(model, stay, cancel, observer)?;
             self.pool.set_ready(own);
         }
         if batching::is_due(model, &self.pool) {

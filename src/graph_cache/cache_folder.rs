@@ -17,6 +17,9 @@ pub(super) const DIGESTS: &str = "digests";
 /// The folder in the cache with the measurements.
 pub(super) const MEASURED: &str = "measured";
 
+/// The folder in the cache with the comparisons of providers with the CPU.
+pub(super) const VERIFIED: &str = "verified";
+
 /// The cache of optimized graphs, in a folder.
 ///
 /// Its files are checked against the checksums that were written with them: small files before they are opened, large ones
@@ -121,7 +124,9 @@ impl GraphCache {
             Err(e) => return Err(Error::io(&self.root, "listing", e)),
         };
         let folders = listed.flatten().map(|entry| entry.path()).filter(|path| path.is_dir());
-        let is_entry = |path: &PathBuf| path.file_name().is_some_and(|n| n != DIGESTS && n != MEASURED);
+        let is_entry = |path: &PathBuf| {
+            path.file_name().is_some_and(|n| ![DIGESTS, MEASURED, VERIFIED].iter().any(|own| n == *own))
+        };
         Ok(folders.filter(is_entry).collect())
     }
 }

@@ -25,6 +25,7 @@ mod rewritten;
 mod size_limit;
 mod stamp;
 mod usage;
+mod verified;
 mod verify;
 mod wanted;
 
@@ -37,4 +38,5 @@ pub use measured::{MeasurementFile, Rows};
 pub use opening::GraphCacheEvent;
 pub use rewritten::open_uncached;
 pub use size_limit::SizeLimit;
+pub use verified::{Difference, VerificationFile};
 pub use verify::Verified;

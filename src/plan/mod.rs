@@ -5,6 +5,7 @@
 //! resolved. `ldm-ort check` stops here; [`Execution::load`](crate::execution::Execution::load) goes on.
 
 mod classes;
+mod compute_precision;
 mod conditions;
 mod control;
 mod default_value;
@@ -23,6 +24,7 @@ mod part;
 mod pipeline_plan;
 mod precision;
 mod preview;
+mod probe;
 mod problems;
 mod requirements;
 mod resolve;
@@ -40,6 +42,7 @@ mod stage_input;
 mod stages;
 mod text;
 
+pub use compute_precision::{ComputePrecision, Tolerance};
 pub use conditions::ConditionPart;
 pub use control::ControlPart;
 pub use default_value::DefaultValue;
@@ -53,6 +56,7 @@ pub use part::Part;
 pub use pipeline_plan::{Plan, StagePlan};
 pub use precision::FLOAT32;
 pub use preview::{PreviewPlan, PreviewSource};
+pub use probe::{Probe, ProbeValues};
 pub use run_plan::RunPlan;
 pub use scheduler::SchedulerChoice;
 pub use scheduler_config::AppliedCorrection;

@@ -11,6 +11,9 @@ use crate::session::{ProviderChoice, SessionOptions, WeightFile};
 use crate::spec::{Batching, DenoisingLoop};
 use crate::tensor::ByteEdit;
 
+/// The provider with the faults in docs/known-issues.md.
+const WEBGPU: &str = "webgpu";
+
 /// A graph that is opened.
 #[derive(Debug, Clone)]
 pub struct Opening<'p> {
@@ -58,8 +61,8 @@ pub(crate) fn name(kind: ComponentKind, is_shallow: bool) -> String {
 }
 
 impl ExecutionPlan {
-    /// Returns the passes that rewrite a component's graph before it is opened. All but a cut ([`Pass::cuts`]) is only
-    /// done to graphs that are kept.
+    /// Returns the passes that rewrite a component's graph before it is opened. Those that it does not need to run
+    /// ([`Pass::is_required`]) are only done to graphs that are cached.
     pub fn passes(&self, kind: ComponentKind) -> Vec<Pass> {
         let cut = self
             .model
@@ -79,7 +82,13 @@ impl ExecutionPlan {
         let winograd = (rounds_once || self.device.fast_convolutions).then_some(Pass::Winograd);
         let loose = self.memory_budget.map(|_| Pass::DynamicShapes);
         let own = self.operator_choice(kind).map(Pass::Operators);
-        [Pass::Attention, Pass::FeedForward, Pass::Subpixel].into_iter().chain(winograd).chain(own).chain(loose)
+        let webgpu = self.may_run_on(kind, WEBGPU).then_some([Pass::ChannelPadding, Pass::AxisNames]);
+        [Pass::Attention, Pass::FeedForward, Pass::Subpixel]
+            .into_iter()
+            .chain(winograd)
+            .chain(webgpu.into_iter().flatten())
+            .chain(own)
+            .chain(loose)
     }
 
     /// Returns the cache for this component's optimized graph, if it is cached.
@@ -113,6 +122,29 @@ impl ExecutionPlan {
         self.device.offload.map_or_else(|| self.memory_budget.is_none() && fits(), |offload| !offload)
     }
 
+    /// True if a component is compared with the CPU before it is first used: as `[device] verify` says, or on providers other
+    /// than the CPU.
+    pub fn verifies(&self, kind: ComponentKind) -> bool {
+        let is_on_cpu = || self.device.providers_of(kind).iter().all(|name| name == "cpu");
+        self.device.verify.unwrap_or_else(|| !is_on_cpu())
+    }
+
+    /// True if any node of a component may run on the provider of this name.
+    fn may_run_on(&self, kind: ComponentKind, provider: &str) -> bool {
+        self.device.providers_of(kind).iter().any(|name| name == provider)
+    }
+
+    /// The free axes of a component's graph that are fixed when it is opened, by name, and their lengths: those of cached
+    /// graphs, those on WebGPU ([`Pass::AxisNames`]), and those that OpenVINO compiles, which fixed axes make faster.
+    fn fixed_axes(&self, kind: ComponentKind) -> Vec<(String, usize)> {
+        match self.cache_for(kind) {
+            Some(_) => self.axes(kind),
+            None if self.may_run_on(kind, WEBGPU) => self.all_axes(kind),
+            None if self.may_run_on(kind, openvino::PROVIDER) => self.axes(kind),
+            None => Vec::new(),
+        }
+    }
+
     /// Returns the options of a component's session.
     pub fn session_options(&self, kind: ComponentKind) -> SessionOptions {
         let choice = |name: &String| ProviderChoice { name: name.clone(), options: self.provider_options(kind, name) };
@@ -121,15 +153,12 @@ impl ExecutionPlan {
         let overflows = |(of, graph): &(ComponentKind, &GraphFile)| *of == kind && graph.multiplies_in_integers();
         let exact =
             self.model.graphs().iter().any(overflows).then(|| ("session.x64quantprecision".to_owned(), "1".to_owned()));
-        // OpenVINO compiles a graph of fixed shapes to a faster one.
-        let is_compiled = self.device.providers_of(kind).iter().any(|name| name == openvino::PROVIDER);
-        let fixes_axes = is_compiled || self.cache_for(kind).is_some();
         SessionOptions {
             component: kind.name().to_owned(),
             config: exact.into_iter().collect(),
             providers: self.device.providers_of(kind).iter().map(choice).collect(),
             threads: self.threads(),
-            axes: if fixes_axes { self.axes(kind) } else { Vec::new() },
+            axes: self.fixed_axes(kind),
             callers: if kind == self.model.denoiser.kind { self.callers() } else { 1 },
             ..SessionOptions::default()
         }

@@ -25,12 +25,46 @@ impl Axes {
             }
         }
     }
+
+    fn into_lengths(self) -> Vec<(String, usize)> {
+        self.0.into_iter().filter_map(|(name, length)| Some((name, length?))).collect()
+    }
 }
 
 impl ExecutionPlan {
     /// The lengths of a graph's free axes in a request of these sizes, by name; those that differ from run to run, and
     /// those of graphs whose inputs nobody counts on, are left out.
     pub fn axes(&self, kind: ComponentKind) -> Vec<(String, usize)> {
+        self.known_axes(kind).into_lengths()
+    }
+
+    /// The same with the axes of ControlNets and of the VAE encoder.
+    pub(crate) fn all_axes(&self, kind: ComponentKind) -> Vec<(String, usize)> {
+        let mut axes = self.known_axes(kind);
+        let (model, sizes) = (&*self.model, self.sizes);
+        let [_, height, width] = model.sample_shape(sizes.width, sizes.height);
+        let pixels = |rows| [rows, None, Some(sizes.height), Some(sizes.width)];
+        if let Some(control) = model.controls.iter().find(|control| control.part.kind == kind) {
+            let signature = &control.part.signature;
+            let rows = signature.batch.or(Some(sizes.rows).filter(|_| !sizes.fewer_at_times));
+            axes.add(&signature.sample, &[rows, None, Some(height), Some(width)]);
+            axes.add(&signature.control, &pixels(rows));
+            for (role, info) in &signature.inputs {
+                let length = |axis: &InputAxis| match axis {
+                    InputAxis::Rows => rows,
+                    InputAxis::Tokens => model.tokens(),
+                    _ => None,
+                };
+                axes.add(info, &role.row().axes_of(info, false).iter().map(length).collect::<Vec<_>>());
+            }
+        }
+        if let Some(part) = model.encoder.as_ref().filter(|part| part.kind == kind) {
+            axes.add(&part.signature.sample, &pixels(part.signature.batch));
+        }
+        axes.into_lengths()
+    }
+
+    fn known_axes(&self, kind: ComponentKind) -> Axes {
         let mut axes = Axes::default();
         let (model, sizes) = (&*self.model, self.sizes);
         let [_, height, width] = model.sample_shape(sizes.width, sizes.height);
@@ -50,7 +84,7 @@ impl ExecutionPlan {
             let (height, width) = within(self.decoding_tiles(sizes.tiles));
             axes.add(&part.signature.latent, &[part.signature.batch.or(Some(1)), None, Some(height), Some(width)]);
         }
-        axes.0.into_iter().filter_map(|(name, length)| Some((name, length?))).collect()
+        axes
     }
 
     fn denoiser_axes(&self, sizes: Sizes, (height, width): (usize, usize), axes: &mut Axes) {

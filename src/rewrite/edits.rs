@@ -38,6 +38,16 @@ pub struct Edits {
     added_inputs: Vec<ValueInfoProto>,
     /// Tensors that become additional outputs of the graph.
     added_outputs: Vec<ValueInfoProto>,
+    /// The file's inputs and outputs, if they are declared in another way.
+    declarations: Option<Declarations>,
+}
+
+/// Declarations that replace those of the file's inputs and outputs, in their order. Those of inner tensors are removed.
+pub struct Declarations {
+    /// The inputs.
+    pub inputs: Vec<ValueInfoProto>,
+    /// The outputs.
+    pub outputs: Vec<ValueInfoProto>,
 }
 
 impl Edits {
@@ -47,6 +57,12 @@ impl Edits {
             && self.following.is_empty()
             && self.added_inputs.is_empty()
             && self.added_outputs.is_empty()
+            && self.declarations.is_none()
+    }
+
+    /// Declares the file's inputs and outputs in another way.
+    pub fn declare(&mut self, declarations: Declarations) {
+        self.declarations = Some(declarations);
     }
 
     /// Turns a computed tensor into an input. Nodes and inputs needed only to compute it are removed.
@@ -169,10 +185,11 @@ impl Edits {
         let is_fed = |name: &str| source.inputs.iter().any(|input| input.name == name);
         let stays = |name: &String| !self.moved.contains_key(name) && (needed.contains(name) || is_fed(name));
         left_out.extend(source.stored().filter(|(t, _)| !stays(&t.name)).map(|(_, place)| place));
-        if !self.added_inputs.is_empty() {
-            let inputs = source.inputs.iter().zip(&source.input_places);
-            left_out.extend(inputs.filter(|(input, _)| !needed.contains(&input.name)).map(|(_, place)| *place));
-        }
+        let is_left = |input: &ValueInfoProto| self.added_inputs.is_empty() || needed.contains(&input.name);
+        let inputs = source.inputs.iter().zip(&source.input_places);
+        let is_declared = self.declarations.is_some();
+        left_out.extend(inputs.filter(|(input, _)| is_declared || !is_left(input)).map(|(_, place)| *place));
+        left_out.extend(source.declaration_places.iter().filter(|_| is_declared));
         left_out.sort_by_key(|place| place.start);
 
         let mut body = Vec::with_capacity(source.place.end - source.place.body);
@@ -182,6 +199,11 @@ impl Edits {
             at = place.end;
         }
         body.extend_from_slice(bytes.get(at..source.place.end).unwrap_or_default());
+        if let Some(Declarations { inputs, outputs }) = &self.declarations {
+            let inputs = inputs.iter().filter(|input| is_left(input));
+            inputs.for_each(|tensor| field(&mut body, INPUT, &tensor.encode_to_vec()));
+            outputs.iter().for_each(|tensor| field(&mut body, OUTPUT, &tensor.encode_to_vec()));
+        }
         self.added_inputs.iter().for_each(|tensor| field(&mut body, INPUT, &tensor.encode_to_vec()));
         self.added_outputs.iter().for_each(|tensor| field(&mut body, OUTPUT, &tensor.encode_to_vec()));
         for (_, how) in kept {

@@ -29,6 +29,8 @@ pub struct IndexedGraph<'g> {
     pub inputs: Vec<ValueInfoProto>,
     /// The location of each input's declaration in the file.
     pub input_places: Vec<Field>,
+    /// The locations of the declarations of its outputs and of inner tensors.
+    pub declaration_places: Vec<Field>,
     /// Its outputs.
     pub outputs: Vec<ValueInfoProto>,
     /// The exporter's declarations of inner tensors.
@@ -54,8 +56,13 @@ impl<'g> IndexedGraph<'g> {
         let GraphProto { node, initializer, input, output, value_info } = model.graph.unwrap_or_default();
         let found = (node.len(), initializer.len(), input.len());
         let apart = places(&file).filter(|p| (p.nodes.len(), p.tensors.len(), p.inputs.len()) == found);
-        let GraphLocations { graph: place, nodes: node_places, tensors: tensor_places, inputs: input_places } =
-            apart.ok_or_else(|| damaged("is damaged: its nodes cannot be parsed".into()))?;
+        let GraphLocations {
+            graph: place,
+            nodes: node_places,
+            tensors: tensor_places,
+            inputs: input_places,
+            declarations: declaration_places,
+        } = apart.ok_or_else(|| damaged("is damaged: its nodes cannot be parsed".into()))?;
         let mut source = Self {
             graph,
             file,
@@ -66,6 +73,7 @@ impl<'g> IndexedGraph<'g> {
             stored: initializer.into_iter().zip(tensor_places).map(|(t, at)| (t.name.clone(), (t, at))).collect(),
             inputs: input,
             input_places,
+            declaration_places,
             given: output.iter().map(|o| o.name.clone()).collect(),
             outputs: output,
             value_info,
@@ -298,6 +306,8 @@ pub struct GraphLocations {
     pub tensors: Vec<Field>,
     /// Its inputs.
     pub inputs: Vec<Field>,
+    /// The declarations of its outputs and of inner tensors.
+    pub declarations: Vec<Field>,
 }
 
 /// Returns the locations of a graph's parts in a file; `None` if it is not a whole graph.
@@ -307,14 +317,18 @@ pub fn places(file: &[u8]) -> Option<GraphLocations> {
     const NODE: u64 = 1;
     const INITIALIZER: u64 = 5;
     const INPUT: u64 = 11;
+    const OUTPUT: u64 = 12;
+    const VALUE_INFO: u64 = 13;
     let mut graphs = Vec::new();
     frame::whole_fields(file, 0..file.len(), |number, place| graphs.extend((number == GRAPH).then_some(place)))?;
     let [graph] = graphs.try_into().ok()?;
-    let mut places = GraphLocations { graph, nodes: Vec::new(), tensors: Vec::new(), inputs: Vec::new() };
+    let mut places =
+        GraphLocations { graph, nodes: Vec::new(), tensors: Vec::new(), inputs: Vec::new(), declarations: Vec::new() };
     frame::whole_fields(file, graph.body..graph.end, |number, place| match number {
         NODE => places.nodes.push(place),
         INITIALIZER => places.tensors.push(place),
         INPUT => places.inputs.push(place),
+        OUTPUT | VALUE_INFO => places.declarations.push(place),
         _ => {}
     })?;
     Some(places)

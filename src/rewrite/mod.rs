@@ -7,6 +7,8 @@
 //! A cut ([`branches`]) is different: it removes a part of a graph, or exposes an inner tensor.
 
 mod attention;
+mod axis_names;
+mod channel_padding;
 mod convolution;
 mod cut;
 mod dynamic_shapes;
@@ -50,7 +52,7 @@ pub struct Rewritten {
 }
 
 /// Rewrites a graph with each of `passes`; `None` if no pass applies. `axes` are lengths of the file's dynamic axes, by
-/// name; they complete the declared shapes of a cut's inputs and outputs, and determine the number of tokens.
+/// name; they complete the declared shapes of a cut's inputs and outputs, determine the number of tokens, and keep their names.
 ///
 /// External weights are read only if a pass computes new ones from them; the new ones are in `bytes`.
 ///
@@ -79,6 +81,8 @@ pub fn rewrite(graph: &GraphFile, passes: &[Pass], axes: &[(String, usize)]) -> 
             Pass::Attention => attention::rewrite(&source, &facts, &mut edits),
             Pass::Subpixel => subpixel::rewrite(&source, &facts, &mut edits),
             Pass::Winograd => winograd::rewrite(&source, &facts, &mut edits),
+            Pass::AxisNames => axis_names::rewrite(&source, axes, &mut edits),
+            Pass::ChannelPadding => channel_padding::rewrite(&source, &facts, &mut edits),
             Pass::FeedForward => {
                 feed_forward::rewrite(&source, &TensorFacts::infer_with_axes(&source, axes), &mut edits)
             }

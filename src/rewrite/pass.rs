@@ -51,6 +51,11 @@ pub enum Pass {
     /// Gated feed-forward layers with separate products for the two halves; with many tokens, some hundreds of tokens
     /// at a time.
     FeedForward,
+    /// Convolutions that ONNX Runtime's WebGPU provider computes wrongly, with their input channels padded with zeros
+    /// (docs/known-issues.md).
+    ChannelPadding,
+    /// Free axes with names of their own, so that no two of different lengths have one name (docs/known-issues.md).
+    AxisNames,
     /// Operators of [`kernels`](crate::kernels). Runs after the graph is folded, and takes the place of ONNX Runtime's
     /// further optimizations.
     Operators(OperatorChoice),
@@ -69,6 +74,12 @@ impl Pass {
     /// Returns true if the pass changes the graph's inputs or outputs.
     pub fn cuts(self) -> bool {
         matches!(self, Self::DeepOutput(_) | Self::Shallow(_))
+    }
+
+    /// Returns true if a graph needs the pass to run at all, and not only to run faster: it is done without the graph cache
+    /// too.
+    pub fn is_required(self) -> bool {
+        self.cuts() || matches!(self, Self::ChannelPadding | Self::AxisNames)
     }
 
     /// Returns true for a form of convolutions or feed-forward layers that operators of our own have their own ways for.

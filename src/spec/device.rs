@@ -49,6 +49,10 @@ pub struct DeviceSpec {
     /// `overcommit = false`: true starts a run also if it needs more memory than the machine has free, and with more threads
     /// than the process may use CPUs.
     pub overcommit: bool,
+    /// `verify`: true compares each graph with ONNX Runtime's own operators on the CPU before it is first used, and stops if
+    /// it is wrong; the graph cache remembers the comparison for the graph, its providers and their options, and the version
+    /// of ONNX Runtime. Absent: on for graphs on providers other than the CPU.
+    pub verify: Option<bool>,
     /// `[device.COMPONENT]` with `provider`: components that run elsewhere.
     pub components: BTreeMap<ComponentKind, Vec<String>>,
     /// `[device.PROVIDER]`: the own options of a provider that a list names, under the names ONNX Runtime gives them.
@@ -138,6 +142,7 @@ impl Default for DeviceSpec {
             offload: None,
             memory_budget: None,
             overcommit: false,
+            verify: None,
             components: BTreeMap::new(),
             options: BTreeMap::new(),
         }
@@ -188,6 +193,7 @@ impl DeviceSpec {
         (device.optimize, device.offload) = (switch("optimize").unwrap_or(true), switch("offload"));
         device.fast_convolutions = switch("fast_convolutions").unwrap_or(false);
         device.overcommit = switch("overcommit").unwrap_or(false);
+        device.verify = switch("verify");
         if device.precision == Precision::Bf16 && !device.optimize {
             table.report_at("precision", "bf16 is made when graphs are optimized, and `optimize` is false");
         }
@@ -245,6 +251,7 @@ impl DeviceSpec {
         writer.key_if("offload", self.offload);
         writer.key_if("memory_budget", self.memory_budget.map(byte_size::write));
         writer.key_if("overcommit", self.overcommit.then_some(true));
+        writer.key_if("verify", self.verify);
         for (kind, providers) in &self.components {
             writer.table(&["device", kind.name()]);
             writer.strings("provider", providers);

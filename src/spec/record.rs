@@ -69,7 +69,8 @@ impl Spec {
     /// Resets what [`take_unrecorded`] takes out of a record.
     fn leave_out_unrecorded(&mut self) {
         self.output = OutputSpec::default();
-        self.device.overcommit = DeviceSpec::default().overcommit;
+        let DeviceSpec { overcommit, verify, .. } = DeviceSpec::default();
+        (self.device.overcommit, self.device.verify) = (overcommit, verify);
         self.device.provider_libraries.clear();
         self.run.max_input_megapixels = RunSpec::default().max_input_megapixels;
     }
@@ -101,7 +102,8 @@ impl Spec {
     }
 }
 
-/// Takes `[output]`, keys that lift a limit, and libraries to load out of a record and its stages. Returns a sentence for each.
+/// Takes `[output]`, keys that lift a limit or a check, and libraries to load out of a record and its stages. Returns a
+/// sentence for each.
 fn take_unrecorded(entries: &mut Entries) -> Vec<String> {
     let mut ignored = Vec::new();
     take_from(entries, "", &mut ignored);
@@ -121,6 +123,7 @@ fn take_from(entries: &mut Entries, prefix: &str, ignored: &mut Vec<String>) {
     }
     for (table, key, reason) in [
         ("device", "overcommit", "it lifts a limit"),
+        ("device", "verify", "it lifts a check"),
         ("device", "provider_library", "it names a library to load"),
         ("run", "max_input_megapixels", "it lifts a limit"),
     ] {
@@ -141,7 +144,7 @@ mod tests {
 
     #[test]
     fn a_record_lifts_no_limit_and_loads_no_library() {
-        let text = "[model]\npath = 'm'\n[task.text-to-image]\nprompt = ''\n[device]\novercommit = true\nthreads = 2\nprovider_library = 'x.so'\n\
+        let text = "[model]\npath = 'm'\n[task.text-to-image]\nprompt = ''\n[device]\novercommit = true\nverify = false\nthreads = 2\nprovider_library = 'x.so'\n\
                     [run]\nmax_input_megapixels = 4000\nseed = 3\n\
                     [[stage]]\nmodel.path = 'n'\ntask.image-to-image = {}\nrun.max_input_megapixels = 999\n";
         let read = |set: &[&str]| {
@@ -149,13 +152,14 @@ mod tests {
             Spec::from_record(text, Path::new("image.png"), &Overrides { set, ..Overrides::default() }).unwrap()
         };
         let RecordedSpec { spec, ignored, .. } = read(&[]);
-        let limits = |spec: &Spec| (spec.device.overcommit, spec.run.max_input_megapixels);
-        let usual = (false, RunSpec::default().max_input_megapixels);
+        let limits = |spec: &Spec| (spec.device.overcommit, spec.device.verify, spec.run.max_input_megapixels);
+        let usual = (false, None, RunSpec::default().max_input_megapixels);
         assert_eq!((limits(&spec), limits(&spec.stages[0].spec)), (usual, usual));
         assert_eq!((spec.device.threads, spec.run.seed), (Some(2), Some(3)));
         assert!(spec.device.provider_libraries.is_empty());
         let keys = [
             "device.overcommit",
+            "device.verify",
             "device.provider_library",
             "run.max_input_megapixels",
             "stage[0].run.max_input_megapixels",
@@ -163,13 +167,18 @@ mod tests {
         assert_eq!(ignored.len(), keys.len());
         assert!(ignored.iter().zip(keys).all(|(said, key)| said.starts_with(key)), "{ignored:?}");
         // The command line may, and a record that is written holds nothing that would be ignored.
-        let lifted =
-            read(&["device.overcommit=true", "device.provider_library=own.so", "run.max_input_megapixels=100"]).spec;
-        assert_eq!(limits(&lifted), (true, 100));
+        let set = [
+            "device.overcommit=true",
+            "device.verify=false",
+            "device.provider_library=own.so",
+            "run.max_input_megapixels=100",
+        ];
+        let lifted = read(&set).spec;
+        assert_eq!(limits(&lifted), (true, Some(false), 100));
         assert_eq!(lifted.device.provider_libraries, [Path::new("own.so")]);
         for paths in [RecordPaths::Relative, RecordPaths::Absolute] {
             let written = lifted.to_record(paths, &RecordNames::default());
-            let left_out = ["overcommit", "provider_library", "megapixels"];
+            let left_out = ["overcommit", "verify", "provider_library", "megapixels"];
             assert!(left_out.iter().all(|key| !written.contains(key)), "{written}");
         }
     }

@@ -31,3 +31,4 @@ mod runtime;
 mod schedulers;
 mod spec;
 mod text;
+mod verification;

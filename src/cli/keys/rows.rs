@@ -140,6 +140,12 @@ pub(crate) const KEYS: &[KeyEntry] = &[
         T::Switch,
         "Starts a run that needs more memory than is free, or more threads than CPUs.",
     ),
+    key(
+        "device",
+        "verify",
+        T::Switch,
+        "Compares each graph with the CPU before it is first used; by default on providers other than the CPU.",
+    ),
     key("device.COMPONENT", "provider", T::Providers, "The component's execution providers. Required."),
     key("output", "dir", T::Path, "The folder for images; `outputs` by default."),
     key("output", "save_intermediate", T::Switch, "Saves the images of this model although a `[[stage]]` follows."),

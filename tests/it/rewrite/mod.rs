@@ -4,6 +4,7 @@
 //! in another form that exporters write.
 
 mod operators;
+mod webgpu;
 
 use crate::common::root;
 use std::path::{Path, PathBuf};

@@ -51,6 +51,7 @@ class Settings(TypedDict, total=False):
     offload: bool
     memory_budget: str
     overcommit: bool
+    verify: bool
     model: Mapping[str, Any]
     task: Mapping[str, Any]
     scheduler: Mapping[str, Any]
