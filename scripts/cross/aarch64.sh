@@ -19,9 +19,11 @@ unpack_more() {
     dpkg --fsys-tarfile "$cross"/packages/qemu-user_*.deb | tar -x -C "$work" ./usr/bin/qemu-aarch64
 }
 
+# Tests start the program by LDM_ORT_RUNNER: the kernel does not run it.
 cargo_for_target() {
     CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=$gcc CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER=$work/emulator \
-        CC_aarch64_unknown_linux_gnu=$gcc rust cargo "$1" --release --locked --target "$target" "${@:2}"
+        CC_aarch64_unknown_linux_gnu=$gcc LDM_ORT_RUNNER=$work/emulator \
+        rust cargo "$1" --release --locked --target "$target" "${@:2}"
 }
 
 emulator() {

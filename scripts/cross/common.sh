@@ -124,7 +124,7 @@ tests() {
     [ -x "$run" ] || fail "not built (build)"
     local filters=("$@")
     [ $# -gt 0 ] || filters=("${references[@]}")
-    LDM_ORT_RUNNER=$work/emulator cargo_for_target test --lib --test it -- "${filters[@]}"
+    cargo_for_target test --lib --test it -- "${filters[@]}"
 }
 
 main() {
