@@ -89,6 +89,7 @@ mod byte_size;
 pub mod cli;
 pub mod conditioner;
 pub mod denoise;
+mod elementary;
 pub mod engine;
 pub mod error;
 pub mod execution;

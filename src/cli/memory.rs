@@ -60,7 +60,7 @@ impl Drop for Watch {
 
 impl Watch {
     /// # Errors
-    /// [`Error::Input`] where the system does not tell what a process holds; [`Error::Io`] if no thread can be started.
+    /// [`Error::Input`] if the memory use of a process is unknown on this system; [`Error::Io`] if no thread can be started.
     pub(super) fn new() -> Result<Self> {
         match MemoryUse::current() {
             Some(_) => {
@@ -71,7 +71,7 @@ impl Watch {
             }
             None => Err(Error::input(
                 "--memory",
-                "this system does not tell what a process holds; Linux does, in /proc/self/status",
+                "the memory of a process is known on Linux, Windows and macOS only",
                 "leave the flag out",
             )),
         }

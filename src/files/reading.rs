@@ -9,12 +9,17 @@ use std::path::Path;
 
 use crate::error::NotRegularFile;
 
-/// Opens a file. Directories are not checked, since opening one does not block.
+/// Opens a file.
 ///
 /// # Errors
-/// Those of [`File::open`], and [`NotRegularFile`] for a FIFO, a socket or a device, which is not opened.
+/// Those of [`File::open`], [`NotRegularFile`] for a FIFO, a socket or a device, which is not opened, and
+/// [`io::ErrorKind::IsADirectory`] for a directory, which Linux opens without an error and Windows with "access denied".
 pub(crate) fn open(path: &Path) -> io::Result<File> {
-    match special_kind(std::fs::metadata(path)?.file_type()) {
+    let kind = std::fs::metadata(path)?.file_type();
+    if kind.is_dir() {
+        return Err(io::ErrorKind::IsADirectory.into());
+    }
+    match special_kind(kind) {
         Some(kind) => Err(io::Error::new(io::ErrorKind::InvalidInput, NotRegularFile(kind))),
         None => File::open(path),
     }
@@ -74,6 +79,12 @@ mod tests {
         assert_eq!(read_at_most(&b"abc"[..], 3).unwrap().as_deref(), Some(&b"abc"[..]));
         assert_eq!(read_at_most(&b"abcd"[..], 3).unwrap(), None);
         assert_eq!(read_at_most(io::repeat(0), 3).unwrap(), None);
+    }
+
+    #[test]
+    fn a_directory_is_called_one() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(open(dir.path()).unwrap_err().kind(), io::ErrorKind::IsADirectory);
     }
 
     #[cfg(unix)]

@@ -2,6 +2,7 @@
 
 use super::Generator;
 use super::mt19937::Mt19937;
+use crate::elementary::ln;
 
 /// `numpy.random.RandomState(seed).randn`, rounded to float32: the latents of diffusers' former ONNX pipelines.
 ///
@@ -47,7 +48,7 @@ impl NumPy {
             let y = 2.0 * self.uniform() - 1.0;
             let square = x * x + y * y;
             if square < 1.0 && square != 0.0 {
-                let factor = (-2.0 * square.ln() / square).sqrt();
+                let factor = (-2.0 * ln(square) / square).sqrt();
                 self.next_normal = Some(factor * x);
                 return factor * y;
             }

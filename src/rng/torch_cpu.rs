@@ -3,6 +3,7 @@
 use super::Generator;
 use super::mt19937::Mt19937;
 use super::normal16::box_muller;
+use crate::elementary::{cos, ln_1p, sin};
 
 /// `torch.Generator("cpu").manual_seed(seed)` with `torch.randn` in float32.
 ///
@@ -45,9 +46,9 @@ impl TorchCpu {
             return value;
         }
         let angle = std::f64::consts::TAU * self.uniform_f64();
-        let radius = (-2.0 * (-self.uniform_f64()).ln_1p()).sqrt();
-        self.next_normal = Some(radius * angle.sin());
-        radius * angle.cos()
+        let radius = (-2.0 * ln_1p(-self.uniform_f64())).sqrt();
+        self.next_normal = Some(radius * sin(angle));
+        radius * cos(angle)
     }
 
     /// Fills `out` with what `torch.rand` of that many float32 values draws next from this generator: values in `[0, 1)`.

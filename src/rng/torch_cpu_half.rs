@@ -1,5 +1,6 @@
 //! torch's CPU generator in float16 and bfloat16.
 
+use crate::elementary::{cos, ln, sin};
 use half::{bf16, f16};
 
 use super::{Generator, TorchCpu};
@@ -34,12 +35,12 @@ impl HalfFormat {
     fn box_muller(self, block: &mut [f32]) {
         let (firsts, seconds) = block.split_at_mut(block.len() / 2);
         for (first, second) in firsts.iter_mut().zip(seconds) {
-            let log = self.round(f64::from(self.round(1.0 - *first)).ln() as f32);
+            let log = self.round(ln(f64::from(self.round(1.0 - *first))) as f32);
             let radius = self.round(self.round(-2.0 * log).sqrt());
             let angle = f64::from(self.round((std::f64::consts::TAU * f64::from(*second)) as f32));
             // torch adds the mean 0, which turns a negative zero positive.
-            *first = self.round(radius * self.round(angle.cos() as f32)) + 0.0;
-            *second = self.round(radius * self.round(angle.sin() as f32)) + 0.0;
+            *first = self.round(radius * self.round(cos(angle) as f32)) + 0.0;
+            *second = self.round(radius * self.round(sin(angle) as f32)) + 0.0;
         }
     }
 }

@@ -1,6 +1,7 @@
 //! torch's CUDA generator.
 
 use super::{Generator, Gpu, fused};
+use crate::elementary::{cos, ln, sin};
 
 /// `torch.Generator("cuda").manual_seed(seed)` with `torch.randn` in float32: AUTOMATIC1111's noise on an NVIDIA GPU
 /// (`NV` if it is computed on the CPU).
@@ -68,8 +69,8 @@ fn normal(words: [u32; 4], index: usize) -> f32 {
     let (x, y) = if index < 2 { (a, b) } else { (c, d) };
     let u = fused(x as f32, UNIT, UNIT / 2.0);
     let angle = f64::from(fused(y as f32, TURN, TURN / 2.0));
-    let radius = (-2.0 * f64::from(u).ln() as f32).sqrt();
-    radius * if index.is_multiple_of(2) { angle.sin() } else { angle.cos() } as f32
+    let radius = (-2.0 * ln(f64::from(u)) as f32).sqrt();
+    radius * if index.is_multiple_of(2) { sin(angle) } else { cos(angle) } as f32
 }
 
 /// Computes the four words of Philox4x32-10 at a counter (Salmon et al. 2011, section 4.3).

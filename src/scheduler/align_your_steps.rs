@@ -3,6 +3,7 @@
 
 use super::custom_schedule::CustomSchedule;
 use super::linspace::linspace;
+use crate::elementary::{exp, ln};
 
 /// A schedule known by name.
 #[derive(Debug, PartialEq)]
@@ -54,11 +55,11 @@ impl NamedSchedule {
         let mut sigmas = if steps == Self::STEPS {
             self.sigmas.to_vec()
         } else {
-            let logs = self.sigmas.map(f64::ln);
+            let logs = self.sigmas.map(ln);
             let last = logs.len() - 1;
             let interpolate = |position: f64| {
                 let below = (position.floor() as usize).min(last - 1);
-                (logs[below] + (logs[below + 1] - logs[below]) * (position - below as f64)).exp()
+                exp(logs[below] + (logs[below + 1] - logs[below]) * (position - below as f64))
             };
             linspace(0.0, last as f64, steps.max(1) + 1).into_iter().map(interpolate).collect()
         };

@@ -1,5 +1,7 @@
 //! Quantiles of the Beta distribution.
 
+use crate::elementary::{exp, ln, ln_1p};
+
 /// Returns the `x` in [0, 1] below which a Beta(a, b) variable falls with probability `p`.
 pub(super) fn beta_quantile(p: f64, a: f64, b: f64) -> f64 {
     if p <= 0.0 {
@@ -20,7 +22,7 @@ fn lower_quantile(p: f64, a: f64, b: f64) -> f64 {
     let ln_beta = ln_gamma(a) + ln_gamma(b) - ln_gamma(a + b);
     let (mut low, mut high) = (0.0_f64, 1.0_f64);
     // The leading term of the distribution near zero is x^a / (a B(a, b)).
-    let mut x = ((p.ln() + a.ln() + ln_beta) / a).exp().clamp(1e-300, 0.9);
+    let mut x = exp((ln(p) + ln(a) + ln_beta) / a).clamp(1e-300, 0.9);
     for _ in 0..100 {
         let value = cumulative(x, a, b, ln_beta);
         if value > p {
@@ -28,9 +30,9 @@ fn lower_quantile(p: f64, a: f64, b: f64) -> f64 {
         } else {
             low = x;
         }
-        let density = ((a - 1.0) * x.ln() + (b - 1.0) * (-x).ln_1p() - ln_beta).exp();
-        let step = value * (value / p).ln() / (density * x);
-        let mut next = x * (-step).exp();
+        let density = exp((a - 1.0) * ln(x) + (b - 1.0) * ln_1p(-x) - ln_beta);
+        let step = value * ln(value / p) / (density * x);
+        let mut next = x * exp(-step);
         if !(next > low && next < high) {
             next = 0.5 * (low + high);
         }
@@ -44,7 +46,7 @@ fn lower_quantile(p: f64, a: f64, b: f64) -> f64 {
 
 /// The regularized incomplete beta function, by its continued fraction (DLMF 8.17.22).
 fn cumulative(x: f64, a: f64, b: f64, ln_beta: f64) -> f64 {
-    let front = (a * x.ln() + b * (-x).ln_1p() - ln_beta).exp();
+    let front = exp(a * ln(x) + b * ln_1p(-x) - ln_beta);
     if x > (a + 1.0) / (a + b + 2.0) {
         1.0 - front * fraction(1.0 - x, b, a) / b
     } else {
@@ -80,14 +82,14 @@ fn ln_gamma(x: f64) -> f64 {
     let mut shift = 0.0;
     let mut y = x;
     while y < 12.0 {
-        shift += y.ln();
+        shift += ln(y);
         y += 1.0;
     }
     let inverse = 1.0 / (y * y);
     let series = (1.0 / 12.0
         + inverse * (-1.0 / 360.0 + inverse * (1.0 / 1260.0 + inverse * (-1.0 / 1680.0 + inverse / 1188.0))))
         / y;
-    (y - 0.5) * y.ln() - y + 0.5 * (2.0 * std::f64::consts::PI).ln() + series - shift
+    (y - 0.5) * ln(y) - y + 0.5 * ln(2.0 * std::f64::consts::PI) + series - shift
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 
 use super::linspace::linspace_f32;
 use super::settings::SchedulerSettings;
+use crate::elementary::{cos, exp, ln};
 use crate::error::Result;
 use crate::rng::fused;
 
@@ -30,13 +31,13 @@ fn betas_for_alpha_bar(n: usize, alpha_bar: impl Fn(f64) -> f64) -> Vec<f32> {
 }
 
 fn cosine_alpha_bar(t: f64) -> f64 {
-    ((t + 0.008) / 1.008 * std::f64::consts::PI / 2.0).cos().powi(2)
+    cos((t + 0.008) / 1.008 * std::f64::consts::PI / 2.0).powi(2)
 }
 
 fn laplace_alpha_bar(t: f64) -> f64 {
     let centered = 0.5 - t;
-    let lambda = -0.5 * 1.0_f64.copysign(centered) * (1.0 - 2.0 * centered.abs() + 1e-6).ln();
-    let snr = lambda.exp();
+    let lambda = -0.5 * 1.0_f64.copysign(centered) * ln(1.0 - 2.0 * centered.abs() + 1e-6);
+    let snr = exp(lambda);
     (snr / (1.0 + snr)).sqrt()
 }
 
@@ -56,7 +57,7 @@ fn betas(settings: &SchedulerSettings) -> Result<Vec<f32>> {
             roots.into_iter().map(|root| root * root).collect()
         }
         "squaredcos_cap_v2" => betas_for_alpha_bar(n, cosine_alpha_bar),
-        "exp" => betas_for_alpha_bar(n, |t| (t * -12.0).exp()),
+        "exp" => betas_for_alpha_bar(n, |t| exp(t * -12.0)),
         "laplace" => betas_for_alpha_bar(n, laplace_alpha_bar),
         "sigmoid" => linspace_f32(-6.0, 6.0, n)
             .into_iter()
@@ -119,12 +120,12 @@ pub(super) fn positive_alphas_cumprod(settings: &SchedulerSettings) -> Result<Ve
 
 /// Returns the exponential, rounded to float32 as torch does.
 pub(super) fn exp_f32(x: f32) -> f32 {
-    f64::from(x).exp() as f32
+    exp(f64::from(x)) as f32
 }
 
 /// Returns the natural logarithm, rounded to float32 as torch does.
 pub(super) fn ln_f32(x: f32) -> f32 {
-    f64::from(x).ln() as f32
+    ln(f64::from(x)) as f32
 }
 
 /// Returns the natural logarithm, rounded to float32 as numpy does on CPUs with vector units: a ratio of two

@@ -155,7 +155,7 @@ impl Ddpm {
                 for ((x, noise), v) in zip_variances(x, &self.noise, variances, split) {
                     let fraction = (v + 1.0) / 2.0;
                     let log = fraction * high + (1.0 - fraction) * low;
-                    *x += (0.5 * log).exp() * noise;
+                    *x += exp_f32(0.5 * log) * noise;
                 }
             }
         }

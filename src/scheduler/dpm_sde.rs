@@ -20,6 +20,7 @@ use super::sigma_schedule::{self, interleave};
 use super::{
     CustomScheduleSupport, Noise, ScheduleRequest, Scheduler, SchedulerAlias, SchedulerEntry, sigmas, spacing,
 };
+use crate::elementary::{exp, exp_m1, ln};
 use crate::error::Result;
 use crate::rng::BrownianTree;
 
@@ -62,8 +63,8 @@ fn build(settings: &SchedulerSettings, request: &ScheduleRequest) -> Result<Box<
     let schedule =
         sigma_schedule::build_schedule_over(timesteps, settings, request, sigma_schedule::KarrasVariant::OwnEnds)?;
     let spaced = schedule.spaced.windows(2).map(|pair| {
-        let (from, to) = (-pair[0].ln(), -pair[1].ln());
-        sigmas::sigma_to_t((-(from + (to - from) * 0.5)).exp(), &schedule.logs)
+        let (from, to) = (-ln(pair[0]), -ln(pair[1]));
+        sigmas::sigma_to_t(exp(-(from + (to - from) * 0.5)), &schedule.logs)
     });
     let pairs = spaced.zip(schedule.timesteps.iter().skip(1)).map(|(middle, t)| (middle, *t));
     let noise_sampler_seed = match settings.maybe_integer("noise_sampler_seed")? {
@@ -163,7 +164,7 @@ impl Scheduler for DpmSde {
         let sigma_up = to.min((to * to * (from * from - to * to) / (from * from)).sqrt());
         let t_down = t_from_sigma((to * to - sigma_up * sigma_up).sqrt());
         let sample_weight = sigma_from_t(t_down) / from;
-        let x0_weight = f64::from(time - t_down).exp_m1() as f32;
+        let x0_weight = exp_m1(f64::from(time - t_down)) as f32;
 
         self.noise.resize(x.len(), 0.0);
         self.sample_noise(from, to, noise);

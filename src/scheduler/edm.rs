@@ -7,6 +7,7 @@ use super::linspace::linspace_f32;
 use super::sample::PredictionType;
 use super::settings::SchedulerSettings;
 use super::sigmas;
+use crate::elementary::{ln, pow};
 use crate::error::Result;
 
 /// The configuration keys that both classes share.
@@ -31,18 +32,18 @@ pub(super) const KEYS: [SchedulerKey; 8] = [
 pub(super) fn sigmas(settings: &SchedulerSettings, steps: usize, double: bool) -> Result<Vec<f32>> {
     let (min, max) = (settings.float("sigma_min")?, settings.float("sigma_max")?);
     if settings.choice("sigma_schedule")? == "exponential" {
-        let logs = linspace_f32(min.ln() as f32, max.ln() as f32, steps);
+        let logs = linspace_f32(ln(min) as f32, ln(max) as f32, steps);
         return Ok(logs.into_iter().rev().map(exp_f32).collect());
     }
     let rho = settings.float("rho")?;
     if double {
         return Ok(sigmas::karras(min, max, steps, rho).into_iter().map(|sigma| sigma as f32).collect());
     }
-    let (low, high) = (min.powf(1.0 / rho), max.powf(1.0 / rho));
+    let (low, high) = (pow(min, 1.0 / rho), pow(max, 1.0 / rho));
     let (span, high, rho) = ((low - high) as f32, high as f32, rho as f32);
     Ok(linspace_f32(0.0, 1.0, steps)
         .into_iter()
-        .map(|ramp| f64::from(high + ramp * span).powf(f64::from(rho)) as f32)
+        .map(|ramp| pow(f64::from(high + ramp * span), f64::from(rho)) as f32)
         .collect())
 }
 

@@ -6,6 +6,7 @@ use super::sample::{PredictionType, predict_x0};
 use super::settings::SchedulerSettings;
 use super::sigmas::Ramp;
 use super::{CustomSchedule, CustomScheduleSupport, Noise, ScheduleRequest, Scheduler, SchedulerEntry, flow};
+use crate::elementary::exp;
 use crate::error::Result;
 
 pub(super) const ENTRY: SchedulerEntry = SchedulerEntry {
@@ -60,7 +61,7 @@ fn build(settings: &SchedulerSettings, request: &ScheduleRequest) -> Result<Box<
             let help = "set use_dynamic_shifting = false and choose a shift";
             return Err(settings.error("use_dynamic_shifting", "this task has no resolution-dependent shift", help));
         };
-        let factor = if linear { mu } else { mu.exp() };
+        let factor = if linear { mu } else { exp(mu) };
         let factor = round(factor);
         sigmas.iter_mut().for_each(|s| *s = round(factor / round(factor + round(round(1.0 / *s) - 1.0))));
     } else {

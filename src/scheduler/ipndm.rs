@@ -6,6 +6,7 @@ use super::linspace::linspace_f32;
 use super::sample::{History, PredictionType, blocks, mix, predict_x0};
 use super::settings::SchedulerSettings;
 use super::{CustomScheduleSupport, Noise, ScheduleRequest, Scheduler, SchedulerEntry};
+use crate::elementary::{atan2, sin};
 use crate::error::Result;
 
 pub(super) const ENTRY: SchedulerEntry = SchedulerEntry {
@@ -42,14 +43,14 @@ fn build(settings: &SchedulerSettings, request: &ScheduleRequest) -> Result<Box<
             .into_iter()
             .map(|level| {
                 let angle = level * std::f32::consts::PI / 2.0;
-                let sine = f64::from(angle).sin() as f32;
+                let sine = sin(f64::from(angle)) as f32;
                 sine * sine
             })
             .collect(),
     };
     let alphas: Vec<f32> = betas.iter().map(|beta| (1.0 - beta * beta).sqrt()).collect();
     let angle = |(beta, alpha): (&f32, &f32)| {
-        let angle = f64::from(*beta).atan2(f64::from(*alpha)) as f32;
+        let angle = atan2(f64::from(*beta), f64::from(*alpha)) as f32;
         f64::from(angle / std::f32::consts::PI * 2.0)
     };
     Ok(Box::new(Ipndm {

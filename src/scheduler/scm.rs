@@ -6,6 +6,7 @@ use super::linspace::linspace_f32;
 use super::sample::mix;
 use super::settings::SchedulerSettings;
 use super::{CustomScheduleSupport, Noise, ScheduleRequest, Scheduler, SchedulerEntry};
+use crate::elementary::{cos, sin};
 use crate::error::Result;
 
 pub(super) const ENTRY: SchedulerEntry = SchedulerEntry {
@@ -66,7 +67,7 @@ fn build(settings: &SchedulerSettings, request: &ScheduleRequest) -> Result<Box<
     };
     let angle = |angle: &f32| {
         let angle = f64::from(*angle);
-        TrigFlowAngle { cosine: angle.cos() as f32, sine: angle.sin() as f32 }
+        TrigFlowAngle { cosine: cos(angle) as f32, sine: sin(angle) as f32 }
     };
     Ok(Box::new(Scm {
         angles: angles.iter().map(angle).collect(),

@@ -3,6 +3,7 @@
 use super::linspace::linspace;
 use super::sample::PredictionType;
 use super::settings::SchedulerSettings;
+use crate::elementary::{exp, ln, pow};
 use crate::error::Result;
 
 /// Returns the sigma of every training timestep, rising.
@@ -31,7 +32,7 @@ pub(super) fn log_sigmas(sigmas: &[f32]) -> Vec<f32> {
 
 /// Returns the fractional training timestep of a sigma: diffusers' `_sigma_to_t`.
 pub(super) fn sigma_to_t(sigma: f64, log_sigmas: &[f32]) -> f64 {
-    let log_sigma = sigma.max(1e-10).ln();
+    let log_sigma = ln(sigma.max(1e-10));
     let below = log_sigmas.iter().rposition(|log| log_sigma - f64::from(*log) >= 0.0).unwrap_or(0);
     if log_sigmas.len() < 2 {
         return 0.0;
@@ -58,13 +59,13 @@ pub(super) fn sigma_to_t_f32(sigma: f32, log_sigmas: &[f32]) -> f64 {
 /// Returns `n` sigmas from `max` to `min`: Karras et al. 2022, "Elucidating the Design Space of Diffusion-Based
 /// Generative Models", equation 5.
 pub(super) fn karras(min: f64, max: f64, n: usize, rho: f64) -> Vec<f64> {
-    let (low, high) = (min.powf(1.0 / rho), max.powf(1.0 / rho));
-    linspace(0.0, 1.0, n).into_iter().map(|ramp| (high + ramp * (low - high)).powf(rho)).collect()
+    let (low, high) = (pow(min, 1.0 / rho), pow(max, 1.0 / rho));
+    linspace(0.0, 1.0, n).into_iter().map(|ramp| pow(high + ramp * (low - high), rho)).collect()
 }
 
 /// Returns `n` sigmas from `max` to `min` with a constant ratio.
 pub(super) fn exponential(min: f64, max: f64, n: usize) -> Vec<f64> {
-    linspace(max.ln(), min.ln(), n).into_iter().map(f64::exp).collect()
+    linspace(ln(max), ln(min), n).into_iter().map(exp).collect()
 }
 
 /// Returns `n` sigmas from `max` to `min` at quantiles of the Beta(0.6, 0.6) distribution: Lee et al. 2024, "Beta

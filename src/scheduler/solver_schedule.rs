@@ -8,6 +8,7 @@ use super::sample::lookup_timestep;
 use super::settings::SchedulerSettings;
 use super::sigmas::{self, Ramp};
 use super::spacing::{inverse_solver_timesteps, solver_timesteps};
+use crate::elementary::exp;
 use crate::error::Result;
 
 /// The solvers of this family ignore learned variances; DDPM's words for fixed variances have no effect.
@@ -77,7 +78,7 @@ fn flow_sigmas(
             let help = "set time_shift_type = \"exponential\"";
             return Err(settings.error("time_shift_type", "this scheduler does not support a linear shift", help));
         }
-        Some(mu) => mu.exp(),
+        Some(mu) => exp(mu),
         None => settings.float("flow_shift")?,
     };
     let shifted = |alpha: f64| {
@@ -124,7 +125,7 @@ pub(super) fn build_schedule(
     } else if lu {
         let (low, high) = (f64::from(logs[0]), f64::from(logs[logs.len() - 1]));
         let ramp = linspace(0.0, 1.0, steps);
-        sigmas = ramp.into_iter().map(|ramp| (high + ramp * (low - high)).exp()).collect();
+        sigmas = ramp.into_iter().map(|ramp| exp(high + ramp * (low - high))).collect();
         timesteps = sigmas.iter().map(|sigma| sigmas::sigma_to_t(*sigma, &logs)).collect();
         if !cosine {
             timesteps.iter_mut().for_each(|t| *t = t.round_ties_even());

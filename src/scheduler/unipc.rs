@@ -11,6 +11,7 @@ use super::{
     AliasValue, CustomSchedule, CustomScheduleSupport, Noise, ScheduleRequest, Scheduler, SchedulerAlias,
     SchedulerEntry, betas, flow,
 };
+use crate::elementary::{exp, exp_m1};
 use crate::error::Result;
 use std::ops::Range;
 
@@ -206,7 +207,7 @@ fn flow_sigmas(
     for sigma in &mut sigmas {
         *sigma = match request.mu.filter(|_| dynamic) {
             Some(mu) => {
-                let factor = if linear { mu } else { mu.exp() };
+                let factor = if linear { mu } else { exp(mu) };
                 factor / (factor + (1.0 / *sigma - 1.0))
             }
             None => flow::shift(shift, *sigma),
@@ -289,7 +290,7 @@ impl UniPc {
             *rk = (self.noise_level(at - i).lambda - from.lambda) / h;
         }
         let signed = if self.predict_x0 { -h } else { h };
-        let phi = f64::from(signed).exp_m1() as f32;
+        let phi = exp_m1(f64::from(signed)) as f32;
         let b_h = if self.bh1 { signed } else { phi };
         let mut nodes = rks;
         nodes[order - 1] = 1.0;

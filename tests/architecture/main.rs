@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 /// The rooms of `src/` from the ground up. A room uses rooms of lower floors and itself, never its own floor's others.
 const FLOORS: &[&[&str]] = &[
-    &["kernels", "error", "memory", "guard", "aliases", "byte_size", "family"],
+    &["kernels", "error", "memory", "guard", "aliases", "byte_size", "elementary", "family"],
     &["tensor", "rng", "files", "tiles", "threads"],
     &["scheduler", "image", "npy"],
     &["metadata", "keys"],
@@ -266,7 +266,7 @@ fn inputs_are_opened_in_one_place() {
     const WORDS: &[&str] = &["File::open", "fs::read", "fs::read_to_string", "File::options"];
     /// Files of the system, folders that are synced, and files that were just written.
     const OTHERS: &[&str] =
-        &["memory.rs", "session/options.rs", "session/library/loaded_copies.rs", "session/fetch/download.rs"];
+        &["memory/linux.rs", "session/options.rs", "session/library/loaded_copies.rs", "session/fetch/download.rs"];
     let mut wrong = Vec::new();
     for source in sources().iter().filter(|source| source.room() != "files") {
         let path = source.path.to_string_lossy().replace('\\', "/");
@@ -298,6 +298,25 @@ fn parsers_of_other_crates_are_contained() {
         // The archive is unpacked for `fetch`, which contains that.
         assert_none(open.filter(|user| !user.starts_with("session/fetch/unpack.rs")).collect());
     }
+}
+
+/// Noise and schedules are the same on every system, whose mathematics libraries differ.
+#[test]
+fn schedules_and_noise_use_no_function_of_the_system() {
+    const NAMES: &[&str] = &[
+        "exp", "exp2", "exp_m1", "ln", "ln_1p", "log", "log2", "log10", "powf", "sin", "cos", "sin_cos", "tan",
+        "atan2", "tanh",
+    ];
+    let mut wrong = Vec::new();
+    for source in sources().iter().filter(|source| ["scheduler", "rng"].contains(&source.room().as_str())) {
+        let used = NAMES.iter().filter(|name| {
+            [format!(".{name}("), format!("f64::{name}"), format!("f32::{name}")]
+                .iter()
+                .any(|word| names(&source.code, word))
+        });
+        wrong.extend(used.map(|name| format!("{}: {name}; use crate::elementary", source.path.display())));
+    }
+    assert_none(wrong);
 }
 
 /// One scheduler never leans on another, nor one task on another: each can be read, changed and removed alone.

@@ -57,7 +57,7 @@ pub struct RunArgs {
     /// Print one JSON object per image on stdout, and nothing else there.
     #[arg(long)]
     pub json: bool,
-    /// Print the memory of each graph and each part of the run on stderr (Linux only).
+    /// Print the memory of each graph and each part of the run on stderr (Linux, Windows and macOS).
     #[arg(long)]
     pub memory: bool,
     /// For pipelines with [cache.NAME] or guidance_interval: also make each image with every evaluation of the model, as

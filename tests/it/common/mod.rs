@@ -53,7 +53,11 @@ impl std::fmt::Display for Answer {
 /// The program, to be run in `folder` with nothing to read and with its output caught.
 pub fn ldm_ort(folder: &Path) -> Command {
     root();
-    let mut command = Command::new(env!("CARGO_BIN_EXE_ldm-ort"));
+    let program = env!("CARGO_BIN_EXE_ldm-ort");
+    // A program of another system is run by an emulator (scripts/cross).
+    let emulator = std::env::var_os("LDM_ORT_RUNNER");
+    let mut command = Command::new(emulator.as_deref().unwrap_or(program.as_ref()));
+    command.args(emulator.is_some().then_some(program));
     // Most tests are not about what is kept between runs, and leave nothing in the user's cache.
     command.env("LDM_ORT_OPTIMIZE", "0");
     command.current_dir(folder).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());

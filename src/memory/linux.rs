@@ -1,42 +1,29 @@
-//! The memory that this process uses, and the memory that is available.
+//! Memory on Linux: `/proc` and control groups.
 
 use std::path::{Path, PathBuf};
 
-/// The resident memory of the process, in bytes.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct MemoryUse {
-    /// Private memory, without pages of files and shared memory.
-    pub private: u64,
-    /// Pages of files, which the system can reclaim and other processes can share.
-    pub mapped: u64,
-    /// The peak of their sum since the last [`MemoryUse::reset_peak`].
-    pub peak: u64,
+use super::memory_use::MemoryUse;
+
+/// Reads the memory use of this process.
+pub(super) fn current() -> Option<MemoryUse> {
+    parse_status(&std::fs::read_to_string("/proc/self/status").ok()?)
 }
 
-impl MemoryUse {
-    /// Reads the memory use of this process; `None` on systems other than Linux.
-    pub fn current() -> Option<Self> {
-        Self::parse(&std::fs::read_to_string("/proc/self/status").ok()?)
-    }
-
-    fn parse(status: &str) -> Option<Self> {
-        let bytes = |name: &str| {
-            let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
-            line.split_whitespace().next()?.parse::<u64>().ok().map(|kilobytes| kilobytes * 1024)
-        };
-        Some(Self { private: bytes("RssAnon")?, mapped: bytes("RssFile")?, peak: bytes("VmHWM")? })
-    }
-
-    /// Resets the peak. If the system does not allow it, the peak remains that of the process.
-    pub fn reset_peak() {
-        let _ = std::fs::write("/proc/self/clear_refs", "5");
-    }
+fn parse_status(status: &str) -> Option<MemoryUse> {
+    let bytes = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
+        line.split_whitespace().next()?.parse::<u64>().ok().map(|kilobytes| kilobytes * 1024)
+    };
+    Some(MemoryUse { private: bytes("RssAnon")?, mapped: bytes("RssFile")?, peak: bytes("VmHWM")? })
 }
 
-/// Returns the bytes that the process can still allocate before the machine or its container runs out of memory: the
-/// machine's `MemAvailable`, or what the control groups (version 1 or 2) leave if that is less. `None` on systems other
-/// than Linux.
-pub fn available() -> Option<u64> {
+/// Resets the peak that [`current`] reads.
+pub(super) fn reset_peak() {
+    let _ = std::fs::write("/proc/self/clear_refs", "5");
+}
+
+/// Returns the machine's `MemAvailable`, or what the control groups (version 1 or 2) leave if that is less.
+pub(super) fn available() -> Option<u64> {
     available_below(Path::new("/"))
 }
 
@@ -109,8 +96,8 @@ mod tests {
     fn linux_status_is_parsed() {
         let status = "Name:\tldm-ort\nVmHWM:\t    2048 kB\nVmRSS:\t 1500 kB\nRssAnon:\t 1000 kB\nRssFile:\t  500 kB\n";
         let expected = MemoryUse { private: 1_024_000, mapped: 512_000, peak: 2_097_152 };
-        assert_eq!(MemoryUse::parse(status), Some(expected));
-        assert_eq!(MemoryUse::parse("RssAnon:\t 1000 kB\n"), None);
+        assert_eq!(parse_status(status), Some(expected));
+        assert_eq!(parse_status("RssAnon:\t 1000 kB\n"), None);
         assert_eq!(parse_meminfo("MemTotal: 9 kB\nMemAvailable:   3 kB\n"), Some(3072));
     }
 
