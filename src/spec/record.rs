@@ -158,7 +158,7 @@ mod tests {
         assert_eq!(limits(&lifted), (true, Some(false), 100));
         for paths in [RecordPaths::Relative, RecordPaths::Absolute] {
             let written = lifted.to_record(paths, &RecordNames::default());
-            for key in ["overcommit", "verify", "megapixels"] {
+            for key in ["overcommit =", "verify =", "megapixels ="] {
                 assert!(!written.contains(key), "{written}");
             }
         }
