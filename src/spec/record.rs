@@ -178,7 +178,7 @@ mod tests {
         assert_eq!(lifted.device.provider_libraries, [Path::new("own.so")]);
         for paths in [RecordPaths::Relative, RecordPaths::Absolute] {
             let written = lifted.to_record(paths, &RecordNames::default());
-            let left_out = ["overcommit", "verify", "provider_library", "megapixels"];
+            let left_out = ["overcommit =", "verify =", "provider_library =", "megapixels ="];
             assert!(left_out.iter().all(|key| !written.contains(key)), "{written}");
         }
     }
