@@ -170,7 +170,7 @@ pub(super) fn hand_over(
 /// found.
 #[cfg(not(windows))]
 fn system_string(text: &str) -> Vec<ort::sys::os_char> {
-    text.bytes().chain([0]).map(|byte| byte as ort::sys::os_char).collect()
+    text.bytes().chain([0]).map(|byte| ort::sys::os_char::from_ne_bytes([byte])).collect()
 }
 
 /// Encodes text as ONNX Runtime expects paths, with a final NUL.
