@@ -9,6 +9,7 @@ use super::cache_folder::{GraphCache, VERIFIED};
 use super::checksums::{read_sealed, write_sealed};
 use super::digest::digest;
 use super::key::processor;
+use super::stamp::Stamp;
 use crate::bundle::GraphFile;
 use crate::error::Result;
 use crate::files;
@@ -50,7 +51,10 @@ impl GraphCache {
         let known = [FORM, &digest(Some(self), graph)?, runtime.version(), &processor()].map(str::to_owned);
         let providers = options.providers.iter().map(|choice| format!("{} {:?}", choice.name, choice.options));
         let passes = passes.iter().map(|pass| format!("{pass:?}"));
-        for part in known.into_iter().chain(providers).chain(passes) {
+        // The version of a plugin is in its library alone.
+        let plugins = runtime.provider_libraries();
+        let plugins = plugins.iter().filter_map(|path| Some(format!("{:?}", Stamp::of(path).ok()?)));
+        for part in known.into_iter().chain(providers).chain(plugins).chain(passes) {
             hash.update((part.len() as u64).to_le_bytes());
             hash.update(part);
         }

@@ -258,12 +258,12 @@ fn join(
 fn map(path: &Path) -> Result<Mmap> {
     let file = files::open(path).map_err(|e| match e.kind() {
         std::io::ErrorKind::NotFound => Error::model(path, "no such file", "set [[lora]] path to a .safetensors file"),
+        std::io::ErrorKind::IsADirectory => {
+            Error::model(path, "is a directory", "set [[lora]] path to the .safetensors file in it")
+        }
         _ => Error::io(path, "reading", e),
     })?;
     let metadata = file.metadata().map_err(|e| Error::io(path, "reading", e))?;
-    if metadata.is_dir() {
-        return Err(Error::model(path, "is a directory", "set [[lora]] path to the .safetensors file in it"));
-    }
     if metadata.len() == 0 {
         return Err(Error::model(path, "the file is empty", "download or copy it again"));
     }

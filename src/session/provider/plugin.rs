@@ -74,6 +74,11 @@ impl Runtime {
     pub fn register_provider_library(&self, path: &Path) -> Result<Vec<String>> {
         register_library(path, self).map_err(|(problem, help)| Error::runtime(problem, help))
     }
+
+    /// Returns the paths of the libraries of plugin providers that were registered in this process.
+    pub fn provider_libraries(&self) -> Vec<PathBuf> {
+        registered().iter().map(|plugin| plugin.path.clone()).collect()
+    }
 }
 
 /// Registers a library, once for the process, and returns the names of the providers that it offers.
