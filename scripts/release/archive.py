@@ -74,7 +74,7 @@ def third_party_licences(packages):
         for text in texts or {"The package contains no licence file."}:
             users.setdefault(text, []).append(name)
     parts = ["ldm-ort contains these packages. Each list of packages is followed by their licence."]
-    for text, names in sorted(users.items(), key=lambda item: item[1]):
+    for text, names in sorted(users.items(), key=lambda item: (item[1], item[0])):
         parts.append("=" * 80 + "\n" + "\n".join(names) + "\n" + "-" * 80 + "\n" + text)
     return ("\n\n".join(parts) + "\n").encode()
 
