@@ -68,7 +68,8 @@ impl ExecutionPlan {
             "cpu" if self.operands_of(opening.kind) == Some(OperandType::Bf16) => ComputePrecision::Bf16,
             "cpu" => ComputePrecision::Float32,
             name => {
-                of_provider(name, |key| self.device.options.get(name).and_then(|own| own.get(key)).map(String::as_str))
+                let options = self.provider_options(opening.kind, name);
+                of_provider(name, |key| options.get(key).map(String::as_str))
             }
         });
         of_providers.fold(of_graph, ComputePrecision::max)
@@ -86,11 +87,17 @@ fn of_provider<'o>(name: &str, option: impl Fn(&str) -> Option<&'o str>) -> Comp
         "migraphx" if !is_on("migraphx_fp16_enable") => ComputePrecision::Float32,
         "tensorrt" if is_on("trt_int8_enable") => ComputePrecision::Int8,
         "tensorrt" if is_on("trt_bf16_enable") => ComputePrecision::Bf16,
-        // In bfloat16 by default on CPUs that multiply it, in float16 on GPUs.
+        // The provider computes in float32 on CPUs, unlike OpenVINO by itself, and in float16 on GPUs and NPUs.
         "openvino" => {
             let told = ["precision", "load_config"].map(|key| option(key).unwrap_or_default().to_ascii_lowercase());
-            let is_float32 = told.iter().any(|told| ["f32", "fp32", "accuracy"].iter().any(|name| told.contains(name)));
-            if is_float32 { ComputePrecision::Float32 } else { ComputePrecision::Bf16 }
+            let says = |names: &[&str]| told.iter().any(|told| names.iter().any(|name| told.contains(name)));
+            match () {
+                () if says(&["bf16"]) => ComputePrecision::Bf16,
+                () if says(&["f16", "fp16"]) => ComputePrecision::Half,
+                () if says(&["f32", "fp32", "accuracy"]) => ComputePrecision::Float32,
+                () if option("device_type").is_none_or(|device| device == "CPU") => ComputePrecision::Float32,
+                () => ComputePrecision::Half,
+            }
         }
         // TF32 on NVIDIA's GPUs, float16 on the others.
         _ => ComputePrecision::Half,

@@ -29,7 +29,7 @@ pub struct DeviceSpec {
     /// `batching`: the way in which the rows of one call of the denoiser are run. With operators of our own, `auto` is
     /// `batched`, and `split` is `sequential`: each run is divided among all threads.
     pub batching: Batching,
-    /// `denoising_loop`: where samples are between two steps.
+    /// `denoising_loop`: the memory that samples are in between two steps.
     pub denoising_loop: DenoisingLoop,
     /// `optimize = true`: graphs that run on the CPU alone are optimized once, into the graph cache. With `false` they are
     /// opened as exported.
@@ -85,7 +85,7 @@ impl Batching {
     }
 }
 
-/// Where samples are between two steps.
+/// The memory that samples are in between two steps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum DenoisingLoop {
     /// `auto`: on the device of the denoiser's provider if it has memory of its own and the run allows it, else in the host's

@@ -13,7 +13,7 @@ pub struct DeviceLoop<'m> {
     pub steps: &'m LinearSteps,
     /// The evaluations, indices into the scheduler's timesteps.
     pub span: Range<usize>,
-    /// What an inpainting mask preserves.
+    /// The latents that an inpainting mask preserves.
     pub unmasked: Option<&'m UnmaskedLatents>,
 }
 

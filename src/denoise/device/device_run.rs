@@ -1,4 +1,4 @@
-//! A run: the denoiser's graph and that of the step take run.
+//! A run: the denoiser's graph and that of the step take turns.
 
 use ndarray::{ArrayD, IxDyn};
 
@@ -23,7 +23,7 @@ pub struct StepSession {
     small_graphs: SmallGraphs,
 }
 
-/// The graphs that take run.
+/// The graphs that take turns.
 struct DeviceRun<'t> {
     controls: Option<DeviceControls<'t>>,
     denoiser: DeviceRuns<'t>,

@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::scheduler::Scheduler;
 use crate::session::DeviceTensor;
 
-/// What came back, `[n, c, h, w]`.
+/// Arrays that came back, `[n, c, h, w]`.
 pub(super) struct ReadBack<'f> {
     form: Form<'f>,
     pub images: usize,

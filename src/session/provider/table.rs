@@ -32,7 +32,7 @@ pub struct Provider {
     pub options: &'static [&'static str],
     /// The driver that it needs.
     pub(super) driver: Option<&'static Driver>,
-    /// What its messages can name as missing.
+    /// The software that its messages can name as missing.
     pub(super) requirements: &'static [Requirement],
     /// ONNX Runtime's name of the memory that its tensors are in, if that is not the host's.
     pub(in crate::session) memory: Option<&'static str>,
