@@ -9,7 +9,7 @@ use super::interrupt::report;
 use super::parts;
 use super::pool::{Pool, session_options};
 use crate::error::{Error, Result};
-use crate::graph_cache::{self, CachedGraph, GraphCache, MeasurementFile, Rows};
+use crate::graph_cache::{self, CacheFile, CachedGraph, GraphCache, Rows};
 use crate::plan::{self, ExecutionPlan};
 use crate::session::{Cancel, GraphRun, Runtime, Session, cpu_threads};
 use crate::spec::Batching;
@@ -73,7 +73,7 @@ fn tries_batched(plan: &ExecutionPlan) -> bool {
 }
 
 /// Returns the file of measurements, if there is anything to choose.
-fn place(plan: &ExecutionPlan, runtime: &Runtime) -> Result<Option<MeasurementFile>> {
+fn place(plan: &ExecutionPlan, runtime: &Runtime) -> Result<Option<CacheFile<Rows>>> {
     cache(plan).map(|cache| cache.measured(runtime, &plan.model.denoiser.graph, threads(plan))).transpose()
 }
 

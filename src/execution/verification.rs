@@ -10,7 +10,7 @@ use super::pool::{SessionKey, openings, session_options};
 use super::position::within;
 use super::verification_report::{ComponentVerification, VerificationOutcome};
 use crate::error::{Error, Result};
-use crate::graph_cache::{self, Difference, VerificationFile};
+use crate::graph_cache::{self, CacheFile, Difference};
 use crate::plan::{ExecutionPlan, Opening, Plan, Probe, ProbeValues};
 use crate::rewrite::{Pass, footprint};
 use crate::rng::{Generator, TorchCpu};
@@ -126,7 +126,7 @@ impl Execution {
                 continue;
             }
             let file = remembered(model, &self.runtime, opening, cancel)?;
-            if let Some(difference) = file.as_ref().and_then(VerificationFile::read) {
+            if let Some(difference) = file.as_ref().and_then(CacheFile::read) {
                 let outcome = VerificationOutcome::Compared { difference, is_remembered: true };
                 self.note(verification(model, opening, outcome), cancel, observer)?;
                 continue;
@@ -148,7 +148,7 @@ impl Execution {
         &mut self,
         model: &ExecutionPlan,
         opening: &Opening<'_>,
-        file: Option<&VerificationFile>,
+        file: Option<&CacheFile<Difference>>,
         stays: bool,
         cancel: &Cancel,
         observer: &mut Observer<'_>,
@@ -203,7 +203,7 @@ fn remembered(
     runtime: &Runtime,
     opening: &Opening<'_>,
     cancel: &Cancel,
-) -> Result<Option<VerificationFile>> {
+) -> Result<Option<CacheFile<Difference>>> {
     let Some(cache) = &model.graph_cache else { return Ok(None) };
     let options = session_options(model, opening, cancel);
     cache.verified(runtime, opening.graph, &SessionKey::new(model, opening).passes, &options).map(Some)

@@ -11,6 +11,7 @@
 //! The cache has a [size limit](SizeLimit): the least recently used entries are removed for new ones, but never one that a
 //! process has open. In a folder that cannot be written, existing entries are opened and no new ones are made.
 
+mod cache_file;
 mod cache_folder;
 mod checksums;
 mod digest;
@@ -29,14 +30,15 @@ mod verified;
 mod verify;
 mod wanted;
 
+pub use cache_file::CacheFile;
 pub use cache_folder::GraphCache;
 pub use digest::digest;
 pub use entry::{CachedGraph, DamagedFile};
 pub use eviction::Trimmed;
 pub(crate) use key::processor;
-pub use measured::{MeasurementFile, Rows};
+pub use measured::Rows;
 pub use opening::GraphCacheEvent;
 pub use rewritten::open_uncached;
 pub use size_limit::SizeLimit;
-pub use verified::{Difference, VerificationFile};
+pub use verified::Difference;
 pub use verify::Verified;
