@@ -8,6 +8,7 @@ use super::{Environment, Event};
 use crate::error::{Error, Result};
 use crate::execution::{ComponentVerification, Execution, ExecutionEvent};
 use crate::graph_cache::{CachedGraph, GraphCache, SizeLimit};
+use crate::kernels::{INSTRUCTION_SET, InstructionSet};
 use crate::plan::{ModelSources, Plan};
 use crate::session::{self, Cancel, Flavor, Host, HostApi, Runtime, RuntimeOptions};
 use crate::spec::{DeviceSpec, Overrides, Spec};
@@ -173,11 +174,14 @@ impl Engine {
     ///
     /// # Errors
     /// [`Error::Runtime`] if the system names no cache folder and none is set;
-    /// [`Error::Input`] if `LDM_ORT_GRAPH_CACHE_SIZE` is not a size.
+    /// [`Error::Input`] if `LDM_ORT_GRAPH_CACHE_SIZE` is not a size, or `LDM_ORT_INSTRUCTION_SET` no instruction set of this
+    /// CPU.
     pub fn optimized_graphs(&self) -> Result<Option<GraphCache>> {
         if !self.0.has_graph_cache.unwrap_or(self.0.environment.optimize) {
             return Ok(None);
         }
+        let set = InstructionSet::chosen();
+        set.map_err(|problem| Error::input(INSTRUCTION_SET, problem, "correct the environment variable, or unset it"))?;
         let limit = match self.0.graph_cache_limit {
             Some(limit) => limit,
             None => self.0.environment.graph_cache_limit()?,

@@ -278,7 +278,8 @@ impl GraphCache {
 /// The key that errors of a graph's precision name.
 const PRECISION: &str = "device.precision";
 
-fn is_of_precision(error: &Error) -> bool {
+/// True for the error of a graph that cannot multiply in the precision that is asked for.
+pub fn is_of_precision(error: &Error) -> bool {
     matches!(error, Error::Input { what, .. } if what == PRECISION)
 }
 
@@ -303,7 +304,7 @@ fn make_with_operators(wanted: &Wanted<'_>, made: &Path) -> Result<Option<Vec<u8
         remove(&file.path)?;
     }
     match with {
-        Some(with) if 2.0 * with.coverage.own >= with.coverage.all => return Ok(Some(with.bytes)),
+        Some(with) if with.coverage.is_most() => return Ok(Some(with.bytes)),
         Some(_) => remove(&weights)?,
         None => {}
     }

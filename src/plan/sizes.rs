@@ -13,15 +13,25 @@ use crate::tiles::Tiles;
 struct Axes(BTreeMap<String, Option<usize>>);
 
 impl Axes {
+    /// Adds the axes of a tensor. One of no known length is as long as the others of its name.
     fn add(&mut self, info: &TensorInfo, lengths: &[Option<usize>]) {
         for (dim, length) in info.shape.iter().zip(lengths) {
-            if let Dim::Free(name) = dim
+            if let (Dim::Free(name), Some(length)) = (dim, *length)
                 && !name.is_empty()
             {
-                let known = self.0.entry(name.clone()).or_insert(*length);
-                if *known != *length {
+                let known = self.0.entry(name.clone()).or_insert(Some(length));
+                if *known != Some(length) {
                     *known = None;
                 }
+            }
+        }
+    }
+
+    /// Leaves out the names of a residual's height and width.
+    fn leave_out(&mut self, info: &TensorInfo) {
+        for dim in info.shape.iter().skip(2) {
+            if let Dim::Free(name) = dim {
+                self.0.insert(name.clone(), None);
             }
         }
     }
@@ -107,7 +117,13 @@ impl ExecutionPlan {
             let lengths = role.row().axes_of(info, signature.is_packed()).iter().map(length);
             axes.add(info, &lengths.collect::<Vec<_>>());
         }
-        for info in signature.residuals.down.iter().chain(&signature.residuals.mid) {
+        // Residuals of all levels have one name for their heights only where an exporter gave no thought to names.
+        let residuals = || signature.residuals.down.iter().chain(&signature.residuals.mid);
+        let are_named = residuals().any(|info| info.shape.get(2..) != signature.sample.shape.get(2..));
+        for info in residuals() {
+            if !are_named {
+                axes.leave_out(info);
+            }
             axes.add(info, &[rows, None, None, None]);
         }
         let own = signature.timestep.shape.first() != signature.sample.shape.first();

@@ -36,13 +36,22 @@ pub struct WithOperators {
     pub coverage: Coverage,
 }
 
-/// The multiplications of a graph.
+/// The multiplications of a graph, infinitely many where the shapes of some are not known.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Coverage {
     /// Those in operators of our own.
     pub own: f64,
+    /// Those of them in the type that is asked for.
+    pub as_asked: f64,
     /// All.
     pub all: f64,
+}
+
+impl Coverage {
+    /// True if operators of our own have at least half of them, and not all of those stay in float32 where bf16 is asked for.
+    pub fn is_most(self) -> bool {
+        self.all.is_finite() && 2.0 * self.own >= self.all && self.as_asked > 0.0
+    }
 }
 
 /// Puts the operators into a graph, and writes all of its weights to the file `weights`; `None`, without that file, if there
@@ -62,7 +71,7 @@ pub fn with_operators(graph: &GraphFile, choice: OperatorChoice, weights: &Path)
     if !groups.iter().any(|group| matches!(group.fused, Fused::Product(_))) {
         return Ok(None);
     }
-    let coverage = coverage(site, &groups);
+    let coverage = coverage(site, &groups, choice);
     let mut writer = WeightWriter::create(weights)?;
     let bytes = Emitter::new(site, groups, choice, &mut writer).run()?;
     writer.finish()?;
@@ -90,24 +99,33 @@ fn groups<'s>(site: Site<'s>) -> Vec<FusedNodes<'s>> {
 }
 
 /// Counts the multiplications of products and attention.
-fn coverage(site: Site<'_>, groups: &[FusedNodes<'_>]) -> Coverage {
+fn coverage(site: Site<'_>, groups: &[FusedNodes<'_>], choice: OperatorChoice) -> Coverage {
     let count = |at: usize| {
         let node = &site.source.nodes[at];
         let of = |at: usize| node.input.get(at).and_then(|name| site.lengths(name));
-        let made =
-            || node.output.first().and_then(|name| site.lengths(name)).map_or(0.0, |own| Site::count(&own) as f64);
-        match node.op_type.as_str() {
-            "Conv" => of(1).map_or(0.0, |weights| Site::count(&weights[1..]) as f64) * made(),
-            "MatMul" => of(0).and_then(|left| left.last().copied()).map_or(0.0, |depth| depth as f64) * made(),
-            "Gemm" => {
-                of(1).map_or(0.0, |weights| Site::count(&weights) as f64) * of(0).map_or(0.0, |left| left[0] as f64)
+        let made = || node.output.first().and_then(|name| site.lengths(name)).map(|own| Site::count(&own) as f64);
+        let known = match node.op_type.as_str() {
+            "Conv" => of(1).zip(made()).map(|(weights, made)| Site::count(&weights[1..]) as f64 * made),
+            "MatMul" => {
+                of(0).and_then(|left| left.last().copied()).zip(made()).map(|(depth, made)| depth as f64 * made)
             }
+            "Gemm" => of(1).zip(of(0)).map(|(weights, left)| Site::count(&weights) as f64 * left[0] as f64),
             "MultiHeadAttention" => of(0)
-                .zip(of(1))
-                .map_or(0.0, |(q, k)| 2.0 * Site::count(&q) as f64 * k.get(1).copied().unwrap_or(0) as f64),
-            _ => 0.0,
-        }
+                .zip(of(1).and_then(|keys| keys.get(1).copied()))
+                .map(|(queries, keys)| 2.0 * Site::count(&queries) as f64 * keys as f64),
+            _ => Some(0.0),
+        };
+        known.unwrap_or(f64::INFINITY)
     };
-    let own = groups.iter().flat_map(|group| &group.nodes).map(|&at| count(at)).sum();
-    Coverage { own, all: (0..site.source.nodes.len()).map(count).sum() }
+    let is_as_asked = |group: &FusedNodes<'_>| match &group.fused {
+        Fused::Product(product) => product.operands(choice) == choice.operands,
+        _ => true,
+    };
+    let (mut own, mut as_asked) = (0.0, 0.0);
+    for group in groups {
+        let of_group: f64 = group.nodes.iter().map(|&at| count(at)).sum();
+        own += of_group;
+        as_asked += if is_as_asked(group) { of_group } else { 0.0 };
+    }
+    Coverage { own, as_asked, all: (0..site.source.nodes.len()).map(count).sum() }
 }

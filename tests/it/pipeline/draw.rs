@@ -1,6 +1,7 @@
 //! Runs of the program, and what they drew.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use ldm_ort::Runtime;
 use ldm_ort::graph_cache;
@@ -45,12 +46,17 @@ pub fn draw<'a>(folder: &Path, arguments: impl IntoIterator<Item = &'a str>) -> 
 
 /// As [`draw`], on optimized graphs if there is a cache. No graph may fall back to its unoptimized form.
 pub fn draw_with<'a>(folder: &Path, arguments: impl IntoIterator<Item = &'a str>, cache: Option<&GraphCache>) -> Drawn {
+    Drawn::of(folder, answer(command(folder, arguments, cache)))
+}
+
+/// The command of [`draw_with`].
+pub fn command<'a>(folder: &Path, arguments: impl IntoIterator<Item = &'a str>, cache: Option<&GraphCache>) -> Command {
     let mut command = ldm_ort(folder);
     command.arg("run").args(arguments).arg("--output").arg(folder).arg("--json");
     if let Some(GraphCache { folder, library }) = cache {
         command.env_remove("LDM_ORT_OPTIMIZE").env("LDM_ORT_CACHE_DIR", folder.path()).env("ORT_DYLIB_PATH", library);
     }
-    Drawn::of(folder, answer(command))
+    command
 }
 
 impl Drawn {

@@ -8,6 +8,7 @@ mod caching;
 mod corrections;
 mod device_loop;
 mod draw;
+mod instruction_sets;
 mod previews;
 mod reference;
 mod replay;
