@@ -8,7 +8,6 @@ use super::{Environment, Event};
 use crate::error::{Error, Result};
 use crate::execution::{ComponentVerification, Execution, ExecutionEvent};
 use crate::graph_cache::{CachedGraph, GraphCache, SizeLimit};
-use crate::kernels::{INSTRUCTION_SET, InstructionSet};
 use crate::plan::{ModelSources, Plan};
 use crate::session::{self, Cancel, Flavor, Host, HostApi, Runtime, RuntimeOptions};
 use crate::spec::{DeviceSpec, Overrides, Spec};
@@ -180,8 +179,7 @@ impl Engine {
         if !self.0.has_graph_cache.unwrap_or(self.0.environment.optimize) {
             return Ok(None);
         }
-        let set = InstructionSet::chosen();
-        set.map_err(|problem| Error::input(INSTRUCTION_SET, problem, "correct the environment variable, or unset it"))?;
+        self.0.environment.choose_instruction_set()?;
         let limit = match self.0.graph_cache_limit {
             Some(limit) => limit,
             None => self.0.environment.graph_cache_limit()?,

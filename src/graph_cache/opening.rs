@@ -16,7 +16,7 @@ use crate::bundle::GraphFile;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::kernels::OperandType;
-use crate::rewrite::{self, Pass};
+use crate::rewrite::{self, Pass, Rewritten, rewrite};
 use crate::session::{Cancel, Optimization, Runtime, Session, SessionOptions};
 
 /// An event while a graph is opened.
@@ -295,6 +295,10 @@ fn make_with_operators(wanted: &Wanted<'_>, made: &Path) -> Result<Option<Vec<u8
     let bytes = rewritten::rewritten(wanted.graph, &before, wanted.options)?;
     let folded = made.with_file_name("folded.onnx");
     Session::save_optimized(wanted.runtime, &wanted.graph.path, bytes, &options, &folded)?;
+    // Attention whose lengths only come of folding.
+    if let Some(Rewritten { bytes, .. }) = rewrite(&GraphFile::open(&folded)?, &[Pass::Attention], &[])? {
+        std::fs::write(&folded, bytes).map_err(|e| Error::io(&folded, "writing", e))?;
+    }
     let graph = GraphFile::open(&folded)?;
     let weights = made.with_extension("weights");
     let with = rewrite::with_operators(&graph, choice, &weights)?;

@@ -30,7 +30,7 @@ pub use convolution::{ImageConvolution, merged};
 pub use epilogue::Epilogue;
 pub use filtering::{FilteredConvolution, Filtering, WeightTransform};
 pub use functions::Activation;
-pub use instruction_set::{INSTRUCTION_SET, InstructionSet};
+pub use instruction_set::InstructionSet;
 pub use norm::{GroupNorm, RowNorm};
 pub use number::Number;
 pub use operand::OperandCopy;

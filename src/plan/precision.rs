@@ -4,7 +4,7 @@ use super::execution_plan::ExecutionPlan;
 use super::openvino;
 use crate::bundle::ComponentKind;
 use crate::error::{Error, Result};
-use crate::kernels::{Filtering, INSTRUCTION_SET, InstructionSet, OperandType};
+use crate::kernels::{Filtering, InstructionSet, OperandType};
 use crate::rewrite::OperatorChoice;
 use crate::spec::{Options, Precision};
 use crate::tensor::DType;
@@ -54,16 +54,17 @@ impl ExecutionPlan {
         own.unwrap_or_else(|| self.device.options.get(provider).cloned().unwrap_or_default())
     }
 
-    /// The type of a component's weights that are narrower than float32: it has operators of ONNX Runtime's. With `takes_half`,
-    /// of those that are no float numbers.
+    /// The type of a component's weights that are narrower than float32: it has operators of ONNX Runtime's. Weights of half
+    /// precision are so if they are the most, and not with `takes_half`.
     fn narrow_weights(&self, kind: ComponentKind, takes_half: bool) -> Option<DType> {
         let (_, graph) = self.all_graphs().into_iter().find(|(own, _)| *own == kind)?;
-        let is_narrow = |dtype: &DType| match dtype {
+        let all: u64 = graph.weight_types.iter().map(|(_, bytes)| bytes).sum();
+        let is_narrow = |(dtype, bytes): &&(DType, u64)| match dtype {
             DType::F32 | DType::F64 | DType::I32 | DType::I64 | DType::Bool => false,
-            DType::F16 | DType::Bf16 => !takes_half,
+            DType::F16 | DType::Bf16 => !takes_half && *bytes > all / 2,
             _ => true,
         };
-        graph.weight_types.iter().map(|(dtype, _)| *dtype).find(is_narrow)
+        graph.weight_types.iter().find(is_narrow).map(|(dtype, _)| *dtype)
     }
 
     /// Returns how a component's operators of our own compute, if it has those.
@@ -125,8 +126,8 @@ impl ExecutionPlan {
         let refused = |problem: &str, help: &str| Err(Error::input("device.precision", problem, help));
         if !InstructionSet::used().has_operators(OperandType::Bf16) {
             let problem = match InstructionSet::chosen() {
-                Ok(Some(set)) => format!("bf16 needs AVX-512 BF16 or AMX, and {INSTRUCTION_SET} is {}", set.name()),
-                _ => "bf16 needs a CPU with AVX-512 BF16 or AMX, and this one has neither".to_owned(),
+                Some(set) => format!("bf16 needs AVX-512 BF16 or AMX, and {} is chosen", set.name()),
+                None => "bf16 needs a CPU with AVX-512 BF16 or AMX, and this one has neither".to_owned(),
             };
             return refused(&problem, "leave the key out, or write precision = \"auto\", which takes float32 here");
         }

@@ -1,6 +1,6 @@
 //! Writes the graph with its operators.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use super::forms::{MadeTensor, TensorForm, TensorForms, own_node, padded};
 use super::fused::{Fused, FusedAttention, FusedGroupNorm, FusedNodes, FusedProduct, FusedRowNorm};
@@ -56,8 +56,8 @@ impl<'s, 'w, 'p> Emitter<'s, 'w, 'p> {
         Self { site, groups, group_of, folds, choice, writer, forms }
     }
 
-    /// Writes the graph.
-    pub fn run(mut self) -> Result<Vec<u8>> {
+    /// Writes the graph, and returns it and the lengths that are stored in it.
+    pub fn run(mut self) -> Result<(Vec<u8>, BTreeSet<usize>)> {
         let source = self.site.source;
         for (at, node) in source.nodes.iter().enumerate() {
             if let Some(&number) = self.group_of.get(&at) {
@@ -85,7 +85,7 @@ impl<'s, 'w, 'p> Emitter<'s, 'w, 'p> {
                 self.forms.edits.move_stored(moved);
             }
         }
-        self.forms.edits.write(source)
+        Ok((self.forms.edits.write(source)?, self.forms.stored_lengths))
     }
 
     /// The form that all readers of a tensor want, if that is an operand.

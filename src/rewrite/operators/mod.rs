@@ -21,11 +21,13 @@ use fused::{Fused, FusedNodes};
 use site::Site;
 use weights::WeightWriter;
 
+use super::axis_names::axis_name;
 use super::facts::TensorFacts;
 use super::indexed_graph::IndexedGraph;
 use super::pass::OperatorChoice;
 use crate::bundle::GraphFile;
-use crate::error::Result;
+use crate::bundle::proto::ValueInfoProto;
+use crate::error::{Error, Result};
 
 /// A graph with operators of our own.
 #[derive(Debug, Clone, PartialEq)]
@@ -58,14 +60,15 @@ impl Coverage {
 /// is no place for an operator.
 ///
 /// # Errors
-/// [`Error::Io`](crate::Error::Io) if a file cannot be read or written; [`Error::Model`](crate::Error::Model) if the graph
+/// [`Error::Io`] if a file cannot be read or written; [`Error::Model`] if the graph
 /// changed since it was opened.
 pub fn with_operators(graph: &GraphFile, choice: OperatorChoice, weights: &Path) -> Result<Option<WithOperators>> {
     let source = IndexedGraph::open(graph)?;
     if !source.is_sorted {
         return Ok(None);
     }
-    let facts = TensorFacts::infer(&source);
+    let free = free_tokens(&source);
+    let facts = TensorFacts::infer_with_axes(&source, &free);
     let site = Site { source: &source, facts: &facts };
     let groups = groups(site);
     if !groups.iter().any(|group| matches!(group.fused, Fused::Product(_))) {
@@ -73,9 +76,29 @@ pub fn with_operators(graph: &GraphFile, choice: OperatorChoice, weights: &Path)
     }
     let coverage = coverage(site, &groups, choice);
     let mut writer = WeightWriter::create(weights)?;
-    let bytes = Emitter::new(site, groups, choice, &mut writer).run()?;
+    let (bytes, lengths) = Emitter::new(site, groups, choice, &mut writer).run()?;
     writer.finish()?;
+    if !free.is_empty() && lengths.iter().any(|&length| length > 0 && length.is_multiple_of(TOKENS)) {
+        std::fs::remove_file(weights).map_err(|e| Error::io(weights, "removing", e))?;
+        return Ok(None);
+    }
     Ok(Some(WithOperators { bytes, coverage }))
+}
+
+/// The length that stands for a free number of tokens: one that no other axis has.
+const TOKENS: usize = 1009;
+
+/// The inputs' axes of tokens that are free, since long prompts are read in any number of chunks. Operators take their
+/// lengths from the tensors, so that a graph that does not hold a number of tokens is the same for any.
+fn free_tokens(source: &IndexedGraph<'_>) -> Vec<(String, usize)> {
+    let axis = |info: &ValueInfoProto| {
+        let [_, tokens, _] = info.r#type.as_ref()?.tensor_type.as_ref()?.shape.as_ref()?.dim.as_slice() else {
+            return None;
+        };
+        let name = if tokens.dim_param.is_empty() { axis_name(&info.name, 1) } else { tokens.dim_param.clone() };
+        (tokens.dim_value <= 0).then_some((name, TOKENS))
+    };
+    source.inputs.iter().filter_map(axis).collect()
 }
 
 /// Finds all groups. A node belongs to the first that claims it.

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use ldm_ort::Runtime;
-use ldm_ort::graph_cache;
+use ldm_ort::graph_cache::{self, CachedGraph};
 use serde_json::Value;
 
 use crate::common::{Answer, answer, ldm_ort};
@@ -33,9 +33,9 @@ impl GraphCache {
         Self { folder: tempfile::tempdir().expect("a folder"), library: runtime.path().to_owned() }
     }
 
-    /// The number of optimized graphs.
-    pub fn graphs(&self) -> usize {
-        graph_cache::GraphCache::new(self.folder.path().join("graphs")).entries().expect("a list").len()
+    /// The optimized graphs.
+    pub fn graphs(&self) -> Vec<CachedGraph> {
+        graph_cache::GraphCache::new(self.folder.path().join("graphs")).entries().expect("a list")
     }
 }
 
