@@ -50,9 +50,16 @@ fn product<E: Element>(criterion: &mut Criterion, [rows, columns, depth]: [usize
 }
 
 fn products(criterion: &mut Criterion) {
-    for shape in
-        [[32, 32, 256], [4096, 320, 320], [1024, 640, 640], [256, 1280, 1280], [4096, 320, 1280], [77, 320, 768]]
-    {
+    for shape in [
+        [32, 32, 256],
+        [4096, 320, 320],
+        [1024, 640, 640],
+        [256, 1280, 1280],
+        [4096, 320, 1280],
+        [77, 320, 768],
+        [1024, 3072, 3072],
+        [1024, 3072, 12288],
+    ] {
         product::<f32>(criterion, shape, Activation::Identity);
         product::<bf16>(criterion, shape, Activation::Identity);
     }

@@ -65,10 +65,10 @@ def module(name):
 
 
 def export(name, folder):
-    """Writes the graph and its inputs. Examples are smaller: their lengths become axes."""
+    """Writes the graph and its inputs."""
     import torch
 
-    small = {"sdxl": {128: 16}, "flux": {4096: 36, 512: 8}}[name]
+    small = {"sdxl": {128: 16}, "flux": {}}[name]  # FLUX.1 is exported for one number of tokens: rotary embeddings hold it
     made, names = module(name)
     made.eval()
     shapes = SHAPES[name]

@@ -115,6 +115,7 @@ impl<'a> Opener<'a> {
     /// graphs stay open.
     pub(super) fn load(&mut self, stay: bool) -> Result<()> {
         self.plan.require_cache()?;
+        self.plan.create_provider_folders();
         let made = self.prepare();
         let denoiser = self.plan.model.denoiser.kind;
         let mut is_instant = made.len() == openings(self.plan).len();

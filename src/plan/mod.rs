@@ -40,6 +40,7 @@ mod sizes;
 mod sources;
 mod stage_input;
 mod stages;
+mod tensorrt;
 mod text;
 
 pub use compute_precision::{ComputePrecision, Tolerance};

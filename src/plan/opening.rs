@@ -1,13 +1,12 @@
 //! Options for opening and running the graphs of a plan.
 
 use super::execution_plan::ExecutionPlan;
-use super::openvino;
 use super::part::Part;
 use crate::bundle::{ComponentKind, GraphFile};
 use crate::graph_cache::{GraphCache, Rows};
 use crate::memory;
 use crate::rewrite::Pass;
-use crate::session::{ProviderChoice, SessionOptions, WeightFile};
+use crate::session::{ProviderChoice, SessionOptions, WeightFile, find_provider};
 use crate::spec::{Batching, DenoisingLoop};
 use crate::tensor::ByteEdit;
 
@@ -84,7 +83,7 @@ impl ExecutionPlan {
         let own = self.operator_choice(kind).map(Pass::Operators);
         let is_on_webgpu = self.may_run_on(kind, WEBGPU);
         let padding = is_on_webgpu.then_some(Pass::ChannelPadding);
-        let names = (is_on_webgpu || own.is_some()).then_some(Pass::AxisNames);
+        let names = (self.is_compiled(kind) || own.is_some()).then_some(Pass::AxisNames);
         [Pass::Attention, Pass::FeedForward, Pass::Subpixel]
             .into_iter()
             .chain(winograd)
@@ -137,15 +136,15 @@ impl ExecutionPlan {
         self.device.providers_of(kind).iter().any(|name| name == provider)
     }
 
+    /// True if a provider compiles a component for the lengths of its axes.
+    fn is_compiled(&self, kind: ComponentKind) -> bool {
+        self.device.providers_of(kind).iter().any(|name| find_provider(name).is_ok_and(|provider| provider.compiles))
+    }
+
     /// The free axes of a component's graph that are fixed when it is opened, by name, and their lengths: those of cached
-    /// graphs, those on WebGPU ([`Pass::AxisNames`]), and those that OpenVINO compiles, which fixed axes make faster.
+    /// and of compiled graphs.
     fn fixed_axes(&self, kind: ComponentKind) -> Vec<(String, usize)> {
-        match self.cache_for(kind) {
-            Some(_) => self.axes(kind),
-            None if self.may_run_on(kind, WEBGPU) => self.axes(kind),
-            None if self.may_run_on(kind, openvino::PROVIDER) => self.axes(kind),
-            None => Vec::new(),
-        }
+        if self.cache_for(kind).is_some() || self.is_compiled(kind) { self.axes(kind) } else { Vec::new() }
     }
 
     /// Returns the options of a component's session.

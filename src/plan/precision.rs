@@ -1,7 +1,9 @@
 //! The type in which graphs multiply.
 
+use std::path::PathBuf;
+
 use super::execution_plan::ExecutionPlan;
-use super::openvino;
+use super::{openvino, tensorrt};
 use crate::bundle::ComponentKind;
 use crate::error::{Error, Result};
 use crate::kernels::{Filtering, InstructionSet, OperandType};
@@ -48,10 +50,29 @@ impl ExecutionPlan {
         (is_first && self.is_bf16() && self.is_heavy(kind)).then(|| openvino::with_bf16(options()))
     }
 
-    /// Returns a component's options of a provider: those of the pipeline file, and `precision` for OpenVINO.
+    /// Returns a component's options of a provider: those of the pipeline file, `precision` for OpenVINO, and caches for
+    /// TensorRT.
     pub(super) fn provider_options(&self, kind: ComponentKind, provider: &str) -> Options {
         let own = self.openvino_options(kind).filter(|_| provider == openvino::PROVIDER).and_then(|own| own.ok());
-        own.unwrap_or_else(|| self.device.options.get(provider).cloned().unwrap_or_default())
+        let options = own.unwrap_or_else(|| self.device.options.get(provider).cloned().unwrap_or_default());
+        match self.tensorrt_folder().filter(|folder| provider == tensorrt::PROVIDER && folder.is_dir()) {
+            Some(folder) => tensorrt::with_caches(options, &folder),
+            None => options,
+        }
+    }
+
+    /// The folder in which TensorRT keeps what it compiles, beside the graph cache.
+    fn tensorrt_folder(&self) -> Option<PathBuf> {
+        Some(self.graph_cache.as_ref()?.folder().with_file_name(tensorrt::PROVIDER))
+    }
+
+    /// Creates the folders in which providers keep what they compile. Where that is not possible they compile each time.
+    pub fn create_provider_folders(&self) {
+        let is_tensorrt = |kind| self.device.providers_of(kind).iter().any(|name| name == tensorrt::PROVIDER);
+        let kinds = self.all_graphs().into_iter().map(|(kind, _)| kind);
+        if let Some(folder) = self.tensorrt_folder().filter(|_| kinds.into_iter().any(is_tensorrt)) {
+            let _ = std::fs::create_dir_all(folder);
+        }
     }
 
     /// The type of a component's weights that are narrower than float32: it has operators of ONNX Runtime's. Weights of half
