@@ -27,7 +27,7 @@ mod versions;
 mod winograd;
 
 use edits::Edits;
-use facts::TensorFacts;
+pub(crate) use facts::TensorFacts;
 use indexed_graph::IndexedGraph;
 
 pub use cut::{SkipBranch, branches};
