@@ -34,8 +34,9 @@ pub fn write(
 ) -> Result<QuantizedGraph> {
     check(&component.graph)?;
     let source = IndexedGraph::open(&component.graph)?;
-    if source.has_functions || !source.is_sorted {
-        let problem = if source.has_functions { "has functions of its own" } else { "has nodes in the wrong order" };
+    if component.graph.has_functions || !source.is_sorted {
+        let problem =
+            if component.graph.has_functions { "has functions of its own" } else { "has nodes in the wrong order" };
         return Err(Error::model(&component.graph.path, problem, "export the model again, with functions inlined"));
     }
     let mut tell = observed(component, observer);

@@ -29,7 +29,7 @@ pub struct Edits {
     /// Nodes added after a node, or before all.
     following: BTreeMap<Option<usize>, Vec<NodeProto>>,
     stored: Vec<TensorValues>,
-    /// Stored tensors of the file whose values are elsewhere now.
+    /// The new forms of tensors that the file stores, by their names in it.
     moved: BTreeMap<String, TensorValues>,
     /// Stored integer lists, by their values.
     lists: HashMap<Vec<i64>, String>,
@@ -103,6 +103,11 @@ impl Edits {
     /// Declares where the values of a tensor that the file stores are now.
     pub fn move_stored(&mut self, tensor: TensorValues) {
         self.moved.insert(tensor.name.clone(), tensor);
+    }
+
+    /// Gives a tensor that the file stores another name, or other values.
+    pub fn replace_stored(&mut self, name: &str, tensor: TensorValues) {
+        self.moved.insert(name.to_owned(), tensor);
     }
 
     /// Reverts replacements that do not remove the tensor they were meant to make unused, and returns the number of the

@@ -38,8 +38,6 @@ pub struct IndexedGraph<'g> {
     makers: HashMap<String, usize>,
     readers: HashMap<String, Vec<usize>>,
     given: HashSet<String>,
-    /// True if the file defines functions, which nodes may call like operators.
-    pub has_functions: bool,
     /// True if every node comes after those whose outputs it reads, as the format requires.
     pub is_sorted: bool,
 }
@@ -55,7 +53,6 @@ impl<'g> IndexedGraph<'g> {
         let beside = beside.collect::<Result<BTreeMap<_, _>>>()?;
         let damaged = |problem: String| Error::model(&graph.path, problem, "download or copy the file again");
         let model = ModelProto::read(&file[..]).map_err(|e| damaged(format!("is damaged: {e}")))?;
-        let has_functions = !model.functions.is_empty();
         let GraphProto { node, initializer, input, output, value_info } = model.graph.unwrap_or_default();
         let found = (node.len(), initializer.len(), input.len());
         let apart = places(&file).filter(|p| (p.nodes.len(), p.tensors.len(), p.inputs.len()) == found);
@@ -82,7 +79,6 @@ impl<'g> IndexedGraph<'g> {
             value_info,
             makers: HashMap::new(),
             readers: HashMap::new(),
-            has_functions,
             is_sorted: true,
         };
         for (at, node) in source.nodes.iter().enumerate() {

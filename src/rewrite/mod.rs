@@ -15,6 +15,7 @@ mod dynamic_shapes;
 pub(crate) mod edits;
 mod facts;
 mod feed_forward;
+mod float32;
 mod footprint;
 pub(crate) mod indexed_graph;
 mod length;
@@ -81,6 +82,7 @@ pub fn rewrite(graph: &GraphFile, passes: &[Pass], axes: &[(String, usize)]) -> 
             Pass::Attention => attention::rewrite(&source, &facts, &mut edits),
             Pass::Subpixel => subpixel::rewrite(&source, &facts, &mut edits),
             Pass::Winograd => winograd::rewrite(&source, &facts, &mut edits),
+            Pass::Float32 => float32::rewrite(&source, &facts, &mut edits)?,
             Pass::AxisNames => axis_names::rewrite(&source, axes, &mut edits),
             Pass::ChannelPadding => channel_padding::rewrite(&source, &facts, &mut edits),
             Pass::FeedForward => {

@@ -8,7 +8,8 @@ use super::operators::is_float32_input;
 use super::stored::StoredFloats;
 use super::types::TensorTypes;
 use crate::bundle::proto::NodeProto;
-use crate::rewrite::indexed_graph::{IndexedGraph, reads};
+use crate::rewrite::indexed_graph::{IndexedGraph, input, is, output, reads};
+use crate::tensor::DType;
 
 /// A form of a float32 tensor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -38,6 +39,8 @@ pub struct PrecisionForms<'f> {
     /// The graph's outputs, and what branches read: these names stay those of the float32 form.
     fixed_names: HashSet<String>,
     needed: HashSet<(String, TensorPrecision)>,
+    /// The half-precision tensors that the float32 graph widens, by the results.
+    widened: HashMap<&'f str, &'f str>,
 }
 
 impl<'f> PrecisionForms<'f> {
@@ -56,11 +59,18 @@ impl<'f> PrecisionForms<'f> {
         }
         // After the others: older exports declare stored tensors as inputs.
         origins.extend(stored.keys().map(|name| (name.as_str(), Origin::Stored)));
+        let widens = |(at, node): &(usize, &'f NodeProto)| {
+            let is_half = input(node, 0).is_some_and(|name| types.get(name) == Some(DType::F16));
+            is(node, "Cast") && is_half && !selection.contains(*at)
+        };
+        let widening = source.nodes.iter().enumerate().filter(widens);
+        let widened = widening.filter_map(|(_, node)| Some((output(node)?, input(node, 0)?)));
+        let widened = widened.filter(|(name, _)| types.is_single(name)).collect();
         let has_branches = |node: &&NodeProto| node.attribute.iter().any(|a| a.g.is_some() || !a.graphs.is_empty());
         let captured = source.nodes.iter().filter(has_branches).flat_map(reads).map(Cow::into_owned);
         let fixed_names =
             source.outputs.iter().map(|output| output.name.clone()).chain(captured).collect::<HashSet<_>>();
-        let mut forms = Self { source, types, origins, fixed_names: HashSet::new(), needed: HashSet::new() };
+        let mut forms = Self { source, types, origins, fixed_names: HashSet::new(), needed: HashSet::new(), widened };
         fixed_names.iter().for_each(|name| forms.need(name, TensorPrecision::Single));
         forms.fixed_names = fixed_names;
         for (at, node) in source.nodes.iter().enumerate() {
@@ -87,6 +97,9 @@ impl<'f> PrecisionForms<'f> {
         if !self.types.is_single(name) {
             return name.to_owned();
         }
+        if let Some(half) = self.widened.get(name) {
+            return if form == TensorPrecision::Half { (*half).to_owned() } else { name.to_owned() };
+        }
         let is_named_single = match self.origins.get(name) {
             Some(Origin::Single) => true,
             Some(Origin::Half) if !self.fixed_names.contains(name) => false,
@@ -97,6 +110,11 @@ impl<'f> PrecisionForms<'f> {
             (TensorPrecision::Single, false) => self.free_name(name, "float32"),
             (TensorPrecision::Half, true) => self.free_name(name, "half"),
         }
+    }
+
+    /// Returns true for a node that only widens half precision, which the half-precision graph does without.
+    pub fn is_left_out(&self, node: &NodeProto) -> bool {
+        output(node).is_some_and(|name| self.widened.contains_key(name))
     }
 
     /// Returns the names that a node reads.

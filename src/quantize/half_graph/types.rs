@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use crate::bundle::proto::{NodeProto, ValueInfoProto};
 use crate::error::{Error, Result};
 use crate::rewrite::TensorFacts;
-use crate::rewrite::indexed_graph::IndexedGraph;
+use crate::rewrite::indexed_graph::{IndexedGraph, is_own};
 use crate::tensor::DType;
 
 /// The element types of all tensors, by name.
@@ -51,7 +51,8 @@ impl TensorTypes {
         self.get(name) == Some(DType::F32)
     }
 
-    /// Returns the type of an output that the facts about shapes leave out.
+    /// Returns the type of an output that the facts about shapes leave out: those of branches and what is computed from them,
+    /// and all but a node's first one.
     fn of_output(&self, node: &NodeProto, at: usize) -> Option<DType> {
         let bodies: Vec<_> = node.attribute.iter().flat_map(|a| a.g.iter().chain(&a.graphs)).collect();
         match node.op_type.as_str() {
@@ -62,9 +63,10 @@ impl TensorTypes {
             "TopK" | "MaxPool" | "Unique" if at > 0 => Some(DType::I64),
             "Dropout" if at > 0 => Some(DType::Bool),
             "Multinomial" | "ConvInteger" => Some(DType::I32),
-            "Split" | "LSTM" | "GRU" | "RNN" | "BatchNormalization" | "LayerNormalization" => {
-                self.get(node.input.first()?)
-            }
+            "DynamicQuantizeLinear" | "QLinearConv" | "QLinearMatMul" => None,
+            "Where" | "CastLike" | "DequantizeLinear" => self.get(node.input.get(1)?),
+            "OneHot" | "QuantizeLinear" => self.get(node.input.get(2)?),
+            _ if is_own(node) => self.get(node.input.first()?),
             _ => None,
         }
     }

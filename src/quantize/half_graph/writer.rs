@@ -103,6 +103,18 @@ impl<'w> HalfGraphWriter<'w> {
             return Ok(whole);
         }
         let is_single = self.selection.contains(at);
+        if !self.forms.is_left_out(node) {
+            let body = self.converted(node, is_single, place)?;
+            field(&mut whole, number::GRAPH_NODE as u32, &body);
+        }
+        let other = if is_single { TensorPrecision::Half } else { TensorPrecision::Single };
+        node.output.iter().for_each(|name| self.convert(name, other, &mut whole));
+        Ok(whole)
+    }
+
+    /// Returns a node in its precision.
+    fn converted(&mut self, node: &NodeProto, is_single: bool, place: Field) -> Result<Vec<u8>> {
+        let source = self.output.source;
         let mut body = rebuilt(source, place.body..place.end, |number, part| match number {
             number::NODE_INPUT | number::NODE_OUTPUT => Ok(Some(Vec::new())),
             number::NODE_ATTRIBUTE => self.attribute(node, is_single, part).map(Some),
@@ -116,10 +128,7 @@ impl<'w> HalfGraphWriter<'w> {
         body.extend(names.encode_to_vec());
         let added = added_attribute(node, is_single);
         added.into_iter().for_each(|added| field(&mut body, number::NODE_ATTRIBUTE as u32, &added));
-        field(&mut whole, number::GRAPH_NODE as u32, &body);
-        let other = if is_single { TensorPrecision::Half } else { TensorPrecision::Single };
-        node.output.iter().for_each(|name| self.convert(name, other, &mut whole));
-        Ok(whole)
+        Ok(body)
     }
 
     fn attribute(&mut self, node: &NodeProto, is_single: bool, place: Field) -> Result<Vec<u8>> {
