@@ -131,7 +131,7 @@ fn refuse_upcast(bundle: &Bundle, component: &Component) -> Result<()> {
     }
     let config = component.config_path.as_ref().map_or_else(String::new, |path| path.display().to_string());
     let problem = format!(
-        "{config} has force_upcast = true: activations of this VAE leave the range of half precision, and diffusers runs it \
+        "{config} has force_upcast = true, its default: activations of this VAE leave the range of half precision, and diffusers runs it \
          in float32"
     );
     let help = "leave --activations out for this component, or use a VAE made for half precision (sdxl-vae-fp16-fix), whose \

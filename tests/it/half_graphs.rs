@@ -5,8 +5,9 @@ use std::path::Path;
 use std::sync::Mutex;
 
 use half::f16;
-use ldm_ort::bundle::ComponentKind;
+use ldm_ort::bundle::{ComponentKind, GraphFile};
 use ldm_ort::quantize::{ActivationFormat, Float32Nodes, GraphFormat, QuantizedGraph, WeightFormat, quantize};
+use ldm_ort::rewrite::{Pass, footprint};
 use ldm_ort::session::{Cancel, Optimization, Session, SessionOptions};
 use ldm_ort::tensor::TensorView;
 use ndarray::ArrayD;
@@ -167,6 +168,19 @@ fn a_vae_is_run_in_float32_where_its_configuration_says_so() {
     assert!(refused.contains("vae_decoder/config.json has force_upcast"), "{refused}");
     force_upcast(&place.join("model"), false);
     halved(&place.join("model"), &place.join("half"), &kinds);
+
+    let axes =
+        [("batch", 1), ("latent_height", 8), ("latent_width", 8)].map(|(name, length)| (name.to_owned(), length));
+    let activations = |model: &str, passes: &[Pass]| {
+        let graph = GraphFile::open(&place.join(model).join("vae_decoder/model.onnx")).expect("a graph");
+        footprint(&graph, passes, &axes).expect("a graph").expect("its nodes are sorted").activations
+    };
+    let [single, half, upcast] =
+        [activations("model", &[]), activations("half", &[]), activations("half", &[Pass::Float32])];
+    assert!(
+        half < single && upcast >= single,
+        "{single} bytes, {half} in half precision, {upcast} of those in float32"
+    );
 
     let pixels = |output: &str| {
         let file =

@@ -66,11 +66,11 @@ impl<'w> HalfGraphWriter<'w> {
                     None => self.output.unchanged_tensor(part).map(Some),
                 }
             }
-            // Older exports declare stored tensors as inputs.
+            // Older exports declare stored tensors as inputs, and so do graphs that widen them at every run.
             number::GRAPH_INPUT => {
                 let at = source.input_places.iter().position(|place| place.start == part.start);
                 let input = at.and_then(|at| source.inputs.get(at));
-                let is_stored = input.is_some_and(|input| self.stored.contains_key(&input.name));
+                let is_stored = input.is_some_and(|input| source.stored().any(|(tensor, _)| tensor.name == input.name));
                 Ok(is_stored.then(Vec::new))
             }
             number::GRAPH_VALUE_INFO => Ok(self.declaration(part)),
