@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::aliases;
 use crate::error::{Error, Result};
 use crate::graph_cache::SizeLimit;
+use crate::kernels::InstructionSet;
 use crate::session::Env;
 
 /// The variable that turns the graph cache off.
@@ -14,6 +15,9 @@ const OPTIMIZE: &str = "LDM_ORT_OPTIMIZE";
 
 /// The variable with the size limit of the graph cache.
 const GRAPH_CACHE_SIZE: &str = "LDM_ORT_GRAPH_CACHE_SIZE";
+
+/// The variable with the name of the instruction set that operators of our own use instead of the CPU's best.
+const INSTRUCTION_SET: &str = "LDM_ORT_INSTRUCTION_SET";
 
 /// The settings that environment variables give an [`Engine`](super::Engine).
 #[derive(Debug, Clone, Default)]
@@ -26,6 +30,8 @@ pub struct Environment {
     pub(crate) optimize: bool,
     /// `LDM_ORT_GRAPH_CACHE_SIZE`.
     graph_cache_size: Option<OsString>,
+    /// `LDM_ORT_INSTRUCTION_SET`.
+    instruction_set: Option<OsString>,
     /// Warnings about old names that were read, until they are taken.
     warnings: Arc<Mutex<Vec<String>>>,
 }
@@ -33,13 +39,15 @@ pub struct Environment {
 impl Environment {
     /// Reads the variables of this process.
     pub fn from_process() -> Self {
+        let value = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
         let is_set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty() && value != "0");
         let (optimize, warning) = aliases::variable(OPTIMIZE, |name| std::env::var_os(name));
         Self {
             runtime: runtime(),
             offline: is_set("LDM_ORT_OFFLINE"),
             optimize: optimize.is_none_or(|value| value != "0"),
-            graph_cache_size: std::env::var_os(GRAPH_CACHE_SIZE).filter(|value| !value.is_empty()),
+            graph_cache_size: value(GRAPH_CACHE_SIZE),
+            instruction_set: value(INSTRUCTION_SET),
             warnings: Arc::new(Mutex::new(warning.into_iter().collect())),
         }
     }
@@ -51,6 +59,7 @@ impl Environment {
             offline: false,
             optimize: true,
             graph_cache_size: None,
+            instruction_set: None,
             warnings: Arc::default(),
         }
     }
@@ -65,6 +74,16 @@ impl Environment {
             let problem = format!("expected a size such as \"20 GB\", or \"unlimited\", found {value:?}");
             Error::input(GRAPH_CACHE_SIZE, problem, "correct the environment variable, or unset it")
         })
+    }
+
+    /// Makes the instruction set of `LDM_ORT_INSTRUCTION_SET`, if that is set, the one of this process.
+    ///
+    /// # Errors
+    /// [`Error::Input`] if it names none of this CPU.
+    pub(crate) fn choose_instruction_set(&self) -> Result<()> {
+        let Some(value) = &self.instruction_set else { return Ok(()) };
+        InstructionSet::choose(&value.to_string_lossy())
+            .map_err(|problem| Error::input(INSTRUCTION_SET, problem, "correct the environment variable, or unset it"))
     }
 
     /// Takes the warnings about old names of variables; a second time there are none.

@@ -116,6 +116,7 @@ impl<'a> Opener<'a> {
     pub(super) fn load(&mut self, stay: bool) -> Result<()> {
         self.plan.require_cache()?;
         let made = self.prepare();
+        let denoiser = self.plan.model.denoiser.kind;
         let mut is_instant = made.len() == openings(self.plan).len();
         for (opening, made) in made {
             match made {
@@ -125,6 +126,8 @@ impl<'a> Opener<'a> {
                     is_instant = false;
                 }
                 Err(error @ Error::Interrupted { .. }) => return Err(error),
+                // Records name the denoiser's precision.
+                Err(error) if opening.kind == denoiser && graph_cache::is_of_precision(&error) => return Err(error),
                 Err(error) => {
                     let warning = format!("{} is opened as exported, not from the graph cache: {error}", opening.kind);
                     report(self.observer, self.cancel, ExecutionEvent::Warning(warning))?;

@@ -37,7 +37,7 @@ pub use entry::{CachedGraph, DamagedFile};
 pub use eviction::Trimmed;
 pub(crate) use key::processor;
 pub use measured::Rows;
-pub use opening::GraphCacheEvent;
+pub use opening::{GraphCacheEvent, is_of_precision};
 pub use rewritten::open_uncached;
 pub use size_limit::SizeLimit;
 pub use verified::Difference;

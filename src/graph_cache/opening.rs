@@ -16,7 +16,7 @@ use crate::bundle::GraphFile;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::kernels::OperandType;
-use crate::rewrite::{self, Pass};
+use crate::rewrite::{self, Pass, Rewritten, rewrite};
 use crate::session::{Cancel, Optimization, Runtime, Session, SessionOptions};
 
 /// An event while a graph is opened.
@@ -278,7 +278,8 @@ impl GraphCache {
 /// The key that errors of a graph's precision name.
 const PRECISION: &str = "device.precision";
 
-fn is_of_precision(error: &Error) -> bool {
+/// True for the error of a graph that cannot multiply in the precision that is asked for.
+pub fn is_of_precision(error: &Error) -> bool {
     matches!(error, Error::Input { what, .. } if what == PRECISION)
 }
 
@@ -294,6 +295,10 @@ fn make_with_operators(wanted: &Wanted<'_>, made: &Path) -> Result<Option<Vec<u8
     let bytes = rewritten::rewritten(wanted.graph, &before, wanted.options)?;
     let folded = made.with_file_name("folded.onnx");
     Session::save_optimized(wanted.runtime, &wanted.graph.path, bytes, &options, &folded)?;
+    // Attention whose lengths only come of folding.
+    if let Some(Rewritten { bytes, .. }) = rewrite(&GraphFile::open(&folded)?, &[Pass::Attention], &[])? {
+        std::fs::write(&folded, bytes).map_err(|e| Error::io(&folded, "writing", e))?;
+    }
     let graph = GraphFile::open(&folded)?;
     let weights = made.with_extension("weights");
     let with = rewrite::with_operators(&graph, choice, &weights)?;
@@ -303,7 +308,7 @@ fn make_with_operators(wanted: &Wanted<'_>, made: &Path) -> Result<Option<Vec<u8
         remove(&file.path)?;
     }
     match with {
-        Some(with) if 2.0 * with.coverage.own >= with.coverage.all => return Ok(Some(with.bytes)),
+        Some(with) if with.coverage.is_most() => return Ok(Some(with.bytes)),
         Some(_) => remove(&weights)?,
         None => {}
     }

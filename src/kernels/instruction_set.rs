@@ -7,6 +7,10 @@ use super::amx_permission;
 #[cfg(target_arch = "x86_64")]
 use super::lane::Zmm;
 use super::lane::{Array, Lane};
+use super::operator::OperandType;
+
+/// The one that is chosen instead of the best.
+static CHOSEN: OnceLock<InstructionSet> = OnceLock::new();
 
 /// An instruction set, the slower before the faster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -31,6 +35,42 @@ impl InstructionSet {
     pub fn best() -> Self {
         static BEST: OnceLock<InstructionSet> = OnceLock::new();
         *BEST.get_or_init(|| Self::ALL.into_iter().rev().find(|set| set.is_detected()).unwrap_or(Self::Portable))
+    }
+
+    /// Returns the one that operators of graphs use: the chosen one, else the best.
+    pub fn used() -> Self {
+        Self::chosen().unwrap_or_else(Self::best)
+    }
+
+    /// Returns the one that was chosen.
+    pub fn chosen() -> Option<Self> {
+        CHOSEN.get().copied()
+    }
+
+    /// Chooses one by its name, for all graphs of this process from here on.
+    ///
+    /// # Errors
+    /// A sentence, if this CPU has none of that name, or another one was chosen before.
+    pub fn choose(name: &str) -> Result<(), String> {
+        let available: Vec<_> = Self::ALL.into_iter().filter(|set| set.is_available()).collect();
+        let Some(set) = available.iter().find(|set| set.name() == name) else {
+            let names: Vec<_> = available.iter().map(|set| set.name()).collect();
+            return Err(format!("expected an instruction set of this CPU ({}), found {name:?}", names.join(", ")));
+        };
+        match CHOSEN.get_or_init(|| *set) {
+            other if other == set => Ok(()),
+            other => Err(format!("{} was chosen before in this process", other.name())),
+        }
+    }
+
+    /// Returns true if graphs are to have operators of our own for these operands: in float32 from AVX2 on, in bf16 where
+    /// the hardware multiplies it, and in plain Rust only if that is chosen.
+    pub fn has_operators(self, operands: OperandType) -> bool {
+        match (self, operands) {
+            (Self::Portable, _) => Self::chosen() == Some(self),
+            (_, OperandType::Float32) => true,
+            (_, OperandType::Bf16) => self.has_bf16(),
+        }
     }
 
     /// Returns true if this process can use it.

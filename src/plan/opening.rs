@@ -82,13 +82,16 @@ impl ExecutionPlan {
         let winograd = (rounds_once || self.device.fast_convolutions).then_some(Pass::Winograd);
         let loose = self.memory_budget.map(|_| Pass::DynamicShapes);
         let own = self.operator_choice(kind).map(Pass::Operators);
-        let webgpu = self.may_run_on(kind, WEBGPU).then_some([Pass::ChannelPadding, Pass::AxisNames]);
         let upcast = self.model.upcast.contains(&kind).then_some(Pass::Float32);
+        let is_on_webgpu = self.may_run_on(kind, WEBGPU);
+        let padding = is_on_webgpu.then_some(Pass::ChannelPadding);
+        let names = (is_on_webgpu || own.is_some()).then_some(Pass::AxisNames);
         [Pass::Attention, Pass::FeedForward, Pass::Subpixel]
             .into_iter()
             .chain(upcast)
             .chain(winograd)
-            .chain(webgpu.into_iter().flatten())
+            .chain(padding)
+            .chain(names)
             .chain(own)
             .chain(loose)
     }
@@ -141,7 +144,7 @@ impl ExecutionPlan {
     fn fixed_axes(&self, kind: ComponentKind) -> Vec<(String, usize)> {
         match self.cache_for(kind) {
             Some(_) => self.axes(kind),
-            None if self.may_run_on(kind, WEBGPU) => self.all_axes(kind),
+            None if self.may_run_on(kind, WEBGPU) => self.axes(kind),
             None if self.may_run_on(kind, openvino::PROVIDER) => self.axes(kind),
             None => Vec::new(),
         }
@@ -178,10 +181,11 @@ impl ExecutionPlan {
     fn batching(&self) -> Batching {
         match self.device.batching {
             // An operator of our own divides its work among all threads, whatever the rows: fewer take less memory.
-            Batching::Auto if self.operands_of(self.model.denoiser.kind).is_some() => match self.memory_budget {
-                Some(_) => Batching::Sequential,
-                None => Batching::Batched,
-            },
+            Batching::Auto if self.operands_of(self.model.denoiser.kind).is_some() => {
+                // One graph for all calls, those with fewer rows too.
+                let takes_less = self.memory_budget.is_some() || self.sizes.fewer_at_times;
+                if takes_less { Batching::Sequential } else { Batching::Batched }
+            }
             Batching::Auto if !self.denoises_on_cpu() => Batching::Batched,
             Batching::Auto if self.device.denoising_loop == DenoisingLoop::Device => Batching::Batched,
             // The fastest on two cores, by 15 %.

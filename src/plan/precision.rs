@@ -20,8 +20,10 @@ impl ExecutionPlan {
     pub fn operands_of(&self, kind: ComponentKind) -> Option<OperandType> {
         let is_bf16 = self.is_bf16();
         let operands = if is_bf16 { OperandType::Bf16 } else { OperandType::Float32 };
-        let is_fast = is_bf16 || InstructionSet::best() >= InstructionSet::Avx2;
-        let fits = is_fast && self.graph_cache.is_some() && self.is_heavy(kind) && self.can_be_cached(kind);
+        let fits = InstructionSet::used().has_operators(operands)
+            && self.graph_cache.is_some()
+            && self.is_heavy(kind)
+            && self.can_be_cached(kind);
         (fits && self.narrow_weights(kind, is_bf16).is_none()).then_some(operands)
     }
 
@@ -30,7 +32,7 @@ impl ExecutionPlan {
         match self.device.precision {
             Precision::Float32 => false,
             Precision::Bf16 => true,
-            Precision::Auto => InstructionSet::best().is_faster_in_bf16(),
+            Precision::Auto => InstructionSet::used().is_faster_in_bf16(),
         }
     }
 
@@ -52,16 +54,17 @@ impl ExecutionPlan {
         own.unwrap_or_else(|| self.device.options.get(provider).cloned().unwrap_or_default())
     }
 
-    /// The type of a component's weights that are narrower than float32: it has operators of ONNX Runtime's. With `takes_half`,
-    /// of those that are no float numbers.
+    /// The type of a component's weights that are narrower than float32: it has operators of ONNX Runtime's. Weights of half
+    /// precision are so if they are the most, and not with `takes_half`.
     fn narrow_weights(&self, kind: ComponentKind, takes_half: bool) -> Option<DType> {
         let (_, graph) = self.all_graphs().into_iter().find(|(own, _)| *own == kind)?;
-        let is_narrow = |dtype: &DType| match dtype {
+        let all: u64 = graph.weight_types.iter().map(|(_, bytes)| bytes).sum();
+        let is_narrow = |(dtype, bytes): &&(DType, u64)| match dtype {
             DType::F32 | DType::F64 | DType::I32 | DType::I64 | DType::Bool => false,
-            DType::F16 | DType::Bf16 => !takes_half,
+            DType::F16 | DType::Bf16 => !takes_half && *bytes > all / 2,
             _ => true,
         };
-        graph.weight_types.iter().map(|(dtype, _)| *dtype).find(is_narrow)
+        graph.weight_types.iter().find(is_narrow).map(|(dtype, _)| *dtype)
     }
 
     /// Returns how a component's operators of our own compute, if it has those.
@@ -73,7 +76,7 @@ impl ExecutionPlan {
         let operands = self.operands_of(kind)?;
         let filtering = match operands {
             // Tiles of AMX multiply faster than windows can be transformed.
-            OperandType::Bf16 if InstructionSet::best() == InstructionSet::Amx => None,
+            OperandType::Bf16 if InstructionSet::used() == InstructionSet::Amx => None,
             OperandType::Bf16 => Some(Filtering::Two),
             OperandType::Float32 if self.rounds_once(kind) => (!self.decodes_plainly(kind)).then_some(Filtering::Four),
             OperandType::Float32 if self.device.fast_convolutions => Some(Filtering::Four),
@@ -106,7 +109,7 @@ impl ExecutionPlan {
     /// multiply it.
     pub fn precision(&self) -> String {
         match self.operands_of(self.model.denoiser.kind) {
-            Some(OperandType::Bf16) => format!("bf16 ({})", InstructionSet::best().name()),
+            Some(OperandType::Bf16) => format!("bf16 ({})", InstructionSet::used().name()),
             None if self.is_bf16_on_openvino(self.model.denoiser.kind) => format!("bf16 ({})", openvino::PROVIDER),
             _ => FLOAT32.to_owned(),
         }
@@ -121,11 +124,12 @@ impl ExecutionPlan {
             return Ok(None);
         }
         let refused = |problem: &str, help: &str| Err(Error::input("device.precision", problem, help));
-        if !InstructionSet::best().has_bf16() {
-            return refused(
-                "bf16 needs a CPU with AVX-512 BF16 or AMX, and this one has neither",
-                "leave the key out, or write precision = \"auto\", which takes float32 here",
-            );
+        if !InstructionSet::used().has_operators(OperandType::Bf16) {
+            let problem = match InstructionSet::chosen() {
+                Some(set) => format!("bf16 needs AVX-512 BF16 or AMX, and {} is chosen", set.name()),
+                None => "bf16 needs a CPU with AVX-512 BF16 or AMX, and this one has neither".to_owned(),
+            };
+            return refused(&problem, "leave the key out, or write precision = \"auto\", which takes float32 here");
         }
         let heavy = || self.all_graphs().into_iter().map(|(kind, _)| kind).filter(|kind| self.is_heavy(*kind));
         if let Some((key, problem)) = heavy().find_map(|kind| self.openvino_options(kind)?.err()) {

@@ -5,45 +5,71 @@ use std::collections::BTreeMap;
 use super::execution_plan::{ExecutionPlan, Sizes};
 use super::text::TextPart;
 use crate::bundle::{ComponentKind, InputAxis, Role};
+use crate::rewrite::axis_name;
 use crate::tensor::{Dim, TensorInfo};
 use crate::tiles::Tiles;
 
-/// Lengths by the names of axes; a name that stands for two lengths is left out.
+/// The axes of known length of a graph's inputs.
 #[derive(Default)]
-struct Axes(BTreeMap<String, Option<usize>>);
+struct Axes {
+    /// By name; `None` for a name that stands for two lengths.
+    named: BTreeMap<String, Option<usize>>,
+    /// Each input's, with its place and name.
+    all: Vec<(String, usize, String, usize)>,
+}
 
 impl Axes {
+    /// Adds the axes of a tensor. One of no known length is as long as the others of its name.
     fn add(&mut self, info: &TensorInfo, lengths: &[Option<usize>]) {
-        for (dim, length) in info.shape.iter().zip(lengths) {
-            if let Dim::Free(name) = dim
-                && !name.is_empty()
-            {
-                let known = self.0.entry(name.clone()).or_insert(*length);
-                if *known != *length {
-                    *known = None;
-                }
+        for (at, (dim, length)) in info.shape.iter().zip(lengths).enumerate() {
+            let (Dim::Free(name), Some(length)) = (dim, *length) else { continue };
+            self.all.push((info.name.clone(), at, name.clone(), length));
+            let known = self.named.entry(name.clone()).or_insert(Some(length).filter(|_| !name.is_empty()));
+            if *known != Some(length) {
+                *known = None;
+            }
+        }
+    }
+
+    /// Adds those of a tensor of which only the first axis is known, and whose other ones are not as long as others of
+    /// their names.
+    fn add_rows(&mut self, info: &TensorInfo, rows: Option<usize>) {
+        self.add(info, &[rows]);
+        for dim in info.shape.iter().skip(1) {
+            if let Dim::Free(name) = dim {
+                self.named.insert(name.clone(), None);
             }
         }
     }
 
     fn into_lengths(self) -> Vec<(String, usize)> {
-        self.0.into_iter().filter_map(|(name, length)| Some((name, length?))).collect()
+        let Self { named, all } = self;
+        let alone = all.into_iter().filter(|(.., name, _)| named.get(name).is_none_or(Option::is_none));
+        let alone = alone.map(|(input, at, _, length)| (axis_name(&input, at), length)).collect::<Vec<_>>();
+        named.into_iter().filter_map(|(name, length)| Some((name, length?))).chain(alone).collect()
     }
 }
 
 impl ExecutionPlan {
-    /// The lengths of a graph's free axes in a request of these sizes, by name; those that differ from run to run, and
-    /// those of graphs whose inputs nobody counts on, are left out.
+    /// The lengths of a graph's free axes in a request of these sizes, by name, or by [`axis_name`] where a name stands for
+    /// several lengths; those that differ from run to run are left out.
     pub fn axes(&self, kind: ComponentKind) -> Vec<(String, usize)> {
-        self.known_axes(kind).into_lengths()
-    }
-
-    /// The same with the axes of ControlNets and of the VAE encoder.
-    pub(crate) fn all_axes(&self, kind: ComponentKind) -> Vec<(String, usize)> {
-        let mut axes = self.known_axes(kind);
+        let mut axes = Axes::default();
         let (model, sizes) = (&*self.model, self.sizes);
         let [_, height, width] = model.sample_shape(sizes.width, sizes.height);
+        let within = |tiles: Option<Tiles>| tiles.map_or((height, width), |tiles| tiles.tile_size(height, width));
         let pixels = |rows| [rows, None, Some(sizes.height), Some(sizes.width)];
+        if kind == model.denoiser.kind {
+            self.denoiser_axes(sizes, within(sizes.tiles), &mut axes);
+        }
+        let text = model.text.iter().flat_map(|text| &text.encoders).find(|text| text.part.kind == kind);
+        if let Some(TextPart { part, tokenizer, instruction, .. }) = text {
+            // A negative prompt goes without the instruction.
+            let length = Some(tokenizer.max_length()).filter(|_| instruction.is_none());
+            let shape = [part.signature.batch.or(Some(1)), length];
+            axes.add(&part.signature.input_ids, &shape);
+            part.signature.attention_mask.iter().for_each(|mask| axes.add(mask, &shape));
+        }
         if let Some(control) = model.controls.iter().find(|control| control.part.kind == kind) {
             let signature = &control.part.signature;
             let rows = signature.batch.or(Some(sizes.rows).filter(|_| !sizes.fewer_at_times));
@@ -59,32 +85,13 @@ impl ExecutionPlan {
             }
         }
         if let Some(part) = model.encoder.as_ref().filter(|part| part.kind == kind) {
-            axes.add(&part.signature.sample, &pixels(part.signature.batch));
-        }
-        axes.into_lengths()
-    }
-
-    fn known_axes(&self, kind: ComponentKind) -> Axes {
-        let mut axes = Axes::default();
-        let (model, sizes) = (&*self.model, self.sizes);
-        let [_, height, width] = model.sample_shape(sizes.width, sizes.height);
-        let within = |tiles: Option<Tiles>| tiles.map_or((height, width), |tiles| tiles.tile_size(height, width));
-        if kind == model.denoiser.kind {
-            self.denoiser_axes(sizes, within(sizes.tiles), &mut axes);
-        }
-        let text = model.text.iter().flat_map(|text| &text.encoders).find(|text| text.part.kind == kind);
-        if let Some(TextPart { part, tokenizer, instruction, .. }) = text {
-            // A negative prompt goes without the instruction.
-            let length = Some(tokenizer.max_length()).filter(|_| instruction.is_none());
-            let shape = [part.signature.batch.or(Some(1)), length];
-            axes.add(&part.signature.input_ids, &shape);
-            part.signature.attention_mask.iter().for_each(|mask| axes.add(mask, &shape));
+            axes.add(&part.signature.sample, &pixels(part.signature.batch.or(Some(1))));
         }
         if let Some(part) = model.decoder.iter().chain(model.preview_decoder()).find(|part| part.kind == kind) {
             let (height, width) = within(self.decoding_tiles(sizes.tiles));
             axes.add(&part.signature.latent, &[part.signature.batch.or(Some(1)), None, Some(height), Some(width)]);
         }
-        axes
+        axes.into_lengths()
     }
 
     fn denoiser_axes(&self, sizes: Sizes, (height, width): (usize, usize), axes: &mut Axes) {
@@ -108,7 +115,7 @@ impl ExecutionPlan {
             axes.add(info, &lengths.collect::<Vec<_>>());
         }
         for info in signature.residuals.down.iter().chain(&signature.residuals.mid) {
-            axes.add(info, &[rows, None, None, None]);
+            axes.add_rows(info, rows);
         }
         let own = signature.timestep.shape.first() != signature.sample.shape.first();
         axes.add(&signature.timestep, &[if own { Some(1) } else { rows }]);

@@ -43,6 +43,7 @@ pub struct Edits {
 }
 
 /// Declarations that replace those of the file's inputs and outputs, in their order. Those of inner tensors are removed.
+#[derive(Clone)]
 pub struct Declarations {
     /// The inputs.
     pub inputs: Vec<ValueInfoProto>,
@@ -58,6 +59,12 @@ impl Edits {
             && self.added_inputs.is_empty()
             && self.added_outputs.is_empty()
             && self.declarations.is_none()
+    }
+
+    /// Returns the declarations of inputs and outputs as they are now.
+    pub fn declarations(&self, source: &IndexedGraph<'_>) -> Declarations {
+        let own = || Declarations { inputs: source.inputs.clone(), outputs: source.outputs.clone() };
+        self.declarations.clone().unwrap_or_else(own)
     }
 
     /// Declares the file's inputs and outputs in another way.

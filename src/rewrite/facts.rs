@@ -9,9 +9,11 @@ mod windows;
 
 use std::collections::HashMap;
 
+use super::axis_names::axis_name;
 use super::edits::MICROSOFT;
 use super::indexed_graph::{IndexedGraph, input, int, is_own, output};
 use super::length::{Length, Unknowns};
+use super::numbers::Values;
 use crate::bundle::proto::{Dimension, NodeProto, ValueInfoProto};
 use crate::tensor::DType;
 use tensor_fact::FEW;
@@ -55,6 +57,7 @@ impl TensorFacts {
             let made = match node.op_type.as_str() {
                 "Constant" if is_own(node) => vec![constant(source, node).unwrap_or_default()],
                 "ConstantOfShape" if is_own(node) => vec![facts.filled(source, node)],
+                "NonZero" if is_own(node) => vec![facts.places(source, node)],
                 _ => facts.made_by(node),
             };
             let mut made = made.into_iter();
@@ -115,15 +118,16 @@ impl TensorFacts {
             return TensorFact::default();
         };
         let shape = tensor.shape.as_ref().map(|shape| {
-            let length = |d: &Dimension| match (d.dim_value, d.dim_param.as_str()) {
-                (n, _) if n > 0 => Length::from(n),
-                (_, "") => self.unknowns.fresh(),
-                (_, name) => match self.axes.get(name) {
-                    Some(&length) => Length::from(length),
-                    None => self.unknowns.named(name),
-                },
+            let length = |(at, d): (usize, &Dimension)| {
+                let own = || self.axes.get(&axis_name(&info.name, at)).or_else(|| self.axes.get(&d.dim_param));
+                match (d.dim_value, own(), d.dim_param.as_str()) {
+                    (n, ..) if n > 0 => Length::from(n),
+                    (_, Some(&length), _) => Length::from(length),
+                    (_, None, "") => self.unknowns.fresh(),
+                    (_, None, name) => self.unknowns.named(name),
+                }
             };
-            shape.dim.iter().map(length).collect()
+            shape.dim.iter().enumerate().map(length).collect()
         });
         TensorFact { dtype: Some(DType::from_onnx(tensor.elem_type)), shape, value: None }
     }
@@ -142,6 +146,21 @@ impl TensorFacts {
             (count, KnownValue::Real(one)) => Some(KnownValue::Real(vec![*one.first()?; count])),
         });
         TensorFact { dtype: fill.map(|(dtype, _)| dtype), shape: shape.map(<[Length]>::to_vec), value }
+    }
+
+    /// Returns the facts about the output of a `NonZero`: `[rank, number of values that are not zero]`.
+    fn places(&mut self, source: &IndexedGraph<'_>, node: &NodeProto) -> TensorFact {
+        /// Exporters make the pairs of rotary embeddings so, of as many numbers as a head has channels.
+        const MOST: usize = 1 << 12;
+        let count = |values: &Values| match values {
+            Values::Whole(values) => values.iter().filter(|&&value| value != 0).count(),
+            Values::Real(values) => values.iter().filter(|&&value| value != 0.0).count(),
+        };
+        let stored = input(node, 0).and_then(|name| source.numbers(name, MOST));
+        let count = stored.and_then(|numbers| i64::try_from(count(&numbers.values)).ok());
+        let count = count.map_or_else(|| self.unknowns.fresh(), Length::from);
+        let rank = input(node, 0).and_then(|name| i64::try_from(self.shape(name)?.len()).ok());
+        TensorFact { dtype: Some(DType::I64), shape: rank.map(|rank| vec![Length::from(rank), count]), value: None }
     }
 
     /// Returns the facts about a node's outputs.
@@ -196,7 +215,7 @@ fn dtype(node: &NodeProto, inputs: &[TensorFact]) -> Option<DType> {
             Some(code) => Some(DType::from_onnx(i32::try_from(code).ok()?)),
             None => of(0),
         },
-        "Shape" | "Size" | "NonZero" | "ArgMax" | "ArgMin" => Some(DType::I64),
+        "Shape" | "Size" | "ArgMax" | "ArgMin" => Some(DType::I64),
         "MatMulInteger" => Some(DType::I32),
         "Equal" | "Greater" | "GreaterOrEqual" | "Less" | "LessOrEqual" | "And" | "Or" | "Xor" | "Not" | "IsNaN"
         | "IsInf" => Some(DType::Bool),

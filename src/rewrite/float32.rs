@@ -107,8 +107,9 @@ fn declare(source: &IndexedGraph<'_>, edits: &mut Edits) {
     };
     // Stored tensors are declared as inputs by older exports, and so that they are widened at every run.
     let is_stored = |info: &&ValueInfoProto| source.stored().any(|(tensor, _)| tensor.name == info.name);
+    let Declarations { inputs, outputs } = edits.declarations(source);
     edits.declare(Declarations {
-        inputs: source.inputs.iter().filter(|info| !is_stored(info)).map(single).collect(),
-        outputs: source.outputs.iter().map(single).collect(),
+        inputs: inputs.iter().filter(|info| !is_stored(info)).map(single).collect(),
+        outputs: outputs.iter().map(single).collect(),
     });
 }

@@ -31,6 +31,7 @@ use edits::Edits;
 pub(crate) use facts::TensorFacts;
 use indexed_graph::IndexedGraph;
 
+pub use axis_names::axis_name;
 pub use cut::{SkipBranch, branches};
 pub(crate) use dynamic_shapes::make_shapes_dynamic;
 pub use footprint::{Footprint, footprint};
@@ -79,7 +80,7 @@ pub fn rewrite(graph: &GraphFile, passes: &[Pass], axes: &[(String, usize)]) -> 
         let sites = match pass {
             // Run after the graph is optimized.
             Pass::DynamicShapes | Pass::Operators(_) => 0,
-            Pass::Attention => attention::rewrite(&source, &facts, &mut edits),
+            Pass::Attention => attention::rewrite(&source, &TensorFacts::infer_with_axes(&source, axes), &mut edits),
             Pass::Subpixel => subpixel::rewrite(&source, &facts, &mut edits),
             Pass::Winograd => winograd::rewrite(&source, &facts, &mut edits),
             Pass::Float32 => float32::rewrite(&source, &facts, &mut edits)?,

@@ -78,3 +78,21 @@ fn bf16_of_graphs_that_are_not_optimized_is_refused() {
     assert_eq!(told.code, Some(2));
     assert!(told.stderr.contains("fp16") && told.stderr.contains("float32, bf16, bfloat16, auto"), "{}", told.stderr);
 }
+
+/// Nothing in the tiny Sana is wide enough for bf16, and the record would call its float32 products that.
+#[test]
+fn bf16_of_a_denoiser_without_products_for_it_is_refused() {
+    if !InstructionSet::best().has_bf16() {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut command = ldm_ort(folder.path());
+    command.args(["run".as_ref(), root().join("tests/golden/families/sana/pipeline.toml").as_os_str()]);
+    command.args(["--precision", "bf16"]);
+    command.env_remove("LDM_ORT_OPTIMIZE").env("LDM_ORT_CACHE_DIR", folder.path().join("cache"));
+    command.env("ORT_DYLIB_PATH", runtime().path());
+    let told = answer(command);
+    assert_eq!(told.code, Some(2));
+    assert!(told.stderr.contains("device.precision: ") && told.stderr.contains("transformer"), "{}", told.stderr);
+    assert!(told.stderr.contains("few products"), "{}", told.stderr);
+}

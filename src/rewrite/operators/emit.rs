@@ -1,6 +1,6 @@
 //! Writes the graph with its operators.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use super::forms::{MadeTensor, TensorForm, TensorForms, own_node, padded};
 use super::fused::{Fused, FusedAttention, FusedGroupNorm, FusedNodes, FusedProduct, FusedRowNorm};
@@ -56,8 +56,8 @@ impl<'s, 'w, 'p> Emitter<'s, 'w, 'p> {
         Self { site, groups, group_of, folds, choice, writer, forms }
     }
 
-    /// Writes the graph.
-    pub fn run(mut self) -> Result<Vec<u8>> {
+    /// Writes the graph, and returns it and the lengths that are stored in it.
+    pub fn run(mut self) -> Result<(Vec<u8>, BTreeSet<usize>)> {
         let source = self.site.source;
         for (at, node) in source.nodes.iter().enumerate() {
             if let Some(&number) = self.group_of.get(&at) {
@@ -85,7 +85,7 @@ impl<'s, 'w, 'p> Emitter<'s, 'w, 'p> {
                 self.forms.edits.move_stored(moved);
             }
         }
-        self.forms.edits.write(source)
+        Ok((self.forms.edits.write(source)?, self.forms.stored_lengths))
     }
 
     /// The form that all readers of a tensor want, if that is an operand.
@@ -154,17 +154,10 @@ impl<'s, 'w, 'p> Emitter<'s, 'w, 'p> {
         let maker = self.site.source.maker_index(name).and_then(|at| self.group_of.get(&at));
         match maker.map(|&number| &self.groups[number].fused) {
             Some(Fused::Product(product)) => {
-                product.residual.is_none() && product.is_image && self.operands_of(product) == OperandType::Bf16
+                product.residual.is_none() && product.is_image && product.operands(self.choice) == OperandType::Bf16
             }
             _ => false,
         }
-    }
-
-    /// The type that a product multiplies in. Those of very few channels, which are the first and the last of a model,
-    /// stay in float32: there is little to gain, and their rounding is in every number of the result.
-    fn operands_of(&self, product: &FusedProduct<'_>) -> OperandType {
-        const FEW: usize = 32;
-        if product.columns < FEW || product.depth < FEW { OperandType::Float32 } else { self.choice.operands }
     }
 
     /// The tiles of a convolution.
@@ -180,9 +173,9 @@ impl<'s, 'w, 'p> Emitter<'s, 'w, 'p> {
     fn operand_of(&self, product: &FusedProduct<'_>) -> TensorForm {
         TensorForm::Operand {
             is_image: product.is_image,
-            operands: self.operands_of(product),
+            operands: product.operands(self.choice),
             has_border: product.kernel == 3,
-            is_padded: padded(self.operands_of(product), product.depth) != product.depth,
+            is_padded: padded(product.operands(self.choice), product.depth) != product.depth,
         }
     }
 
@@ -199,7 +192,7 @@ impl<'s, 'w, 'p> Emitter<'s, 'w, 'p> {
         let plain = if is_image { TensorForm::Image } else { TensorForm::Plain };
         let (form, made_node) = match group.fused {
             Fused::Product(product) => {
-                let operands = self.operands_of(&product);
+                let operands = product.operands(self.choice);
                 // Products write neither a border nor a padding, and bf16 only those of it.
                 let results = match wanted {
                     Some(TensorForm::Operand { has_border: false, is_padded: false, .. }) => operands,

@@ -1,6 +1,6 @@
 //! The forms in which the tensors of a graph are there, and the nodes that make one from another.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use super::layout::{LayoutAlias, Layouts};
 use super::site::Site;
@@ -49,12 +49,21 @@ pub struct TensorForms<'s> {
     pub edits: Edits,
     bases: HashMap<String, MadeTensor>,
     made: HashMap<(String, TensorForm), String>,
+    /// The lengths that the changes hold.
+    pub stored_lengths: BTreeSet<usize>,
 }
 
 impl<'s> TensorForms<'s> {
     /// Begins with a graph in which nothing is replaced.
     pub fn new(site: Site<'s>, layouts: Layouts<'s>) -> Self {
-        Self { site, layouts, edits: Edits::default(), bases: HashMap::new(), made: HashMap::new() }
+        Self {
+            site,
+            layouts,
+            edits: Edits::default(),
+            bases: HashMap::new(),
+            made: HashMap::new(),
+            stored_lengths: BTreeSet::new(),
+        }
     }
 
     /// Notes the form in which an operator makes a tensor.
@@ -74,6 +83,7 @@ impl<'s> TensorForms<'s> {
 
     /// Stores lengths, and returns their name.
     pub fn list(&mut self, lengths: &[usize]) -> String {
+        self.stored_lengths.extend(lengths);
         let list: Vec<i64> = lengths.iter().map(|&length| length as i64).collect();
         self.edits.list(self.site.source, &list)
     }

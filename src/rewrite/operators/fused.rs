@@ -1,6 +1,7 @@
 //! Nodes of a graph that one operator replaces.
 
-use crate::kernels::Activation;
+use crate::kernels::{Activation, OperandType};
+use crate::rewrite::pass::OperatorChoice;
 
 /// Some nodes that become one operator.
 #[derive(Debug, Clone)]
@@ -63,6 +64,15 @@ pub struct FusedProduct<'s> {
     pub residual: Option<&'s str>,
     /// The node that joins the axes of the left operand for the graph's own operator, which this one does not need.
     pub fold: Option<usize>,
+}
+
+impl FusedProduct<'_> {
+    /// The type that it multiplies in. Products of very few channels, which are the first and the last of a model, stay in
+    /// float32: there is little to gain, and their rounding is in every number of the result.
+    pub fn operands(&self, choice: OperatorChoice) -> OperandType {
+        const FEW: usize = 32;
+        if self.columns < FEW || self.depth < FEW { OperandType::Float32 } else { choice.operands }
+    }
 }
 
 /// Group normalization, in the words of the operator `GroupNorm`.

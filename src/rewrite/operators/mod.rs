@@ -21,11 +21,13 @@ use fused::{Fused, FusedNodes};
 use site::Site;
 use weights::WeightWriter;
 
+use super::axis_names::axis_name;
 use super::facts::TensorFacts;
 use super::indexed_graph::IndexedGraph;
 use super::pass::OperatorChoice;
 use crate::bundle::GraphFile;
-use crate::error::Result;
+use crate::bundle::proto::ValueInfoProto;
+use crate::error::{Error, Result};
 
 /// A graph with operators of our own.
 #[derive(Debug, Clone, PartialEq)]
@@ -36,37 +38,67 @@ pub struct WithOperators {
     pub coverage: Coverage,
 }
 
-/// The multiplications of a graph.
+/// The multiplications of a graph, infinitely many where the shapes of some are not known.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Coverage {
     /// Those in operators of our own.
     pub own: f64,
+    /// Those of them in the type that is asked for.
+    pub as_asked: f64,
     /// All.
     pub all: f64,
+}
+
+impl Coverage {
+    /// True if operators of our own have at least half of them, and not all of those stay in float32 where bf16 is asked for.
+    pub fn is_most(self) -> bool {
+        self.all.is_finite() && 2.0 * self.own >= self.all && self.as_asked > 0.0
+    }
 }
 
 /// Puts the operators into a graph, and writes all of its weights to the file `weights`; `None`, without that file, if there
 /// is no place for an operator.
 ///
 /// # Errors
-/// [`Error::Io`](crate::Error::Io) if a file cannot be read or written; [`Error::Model`](crate::Error::Model) if the graph
+/// [`Error::Io`] if a file cannot be read or written; [`Error::Model`] if the graph
 /// changed since it was opened.
 pub fn with_operators(graph: &GraphFile, choice: OperatorChoice, weights: &Path) -> Result<Option<WithOperators>> {
     let source = IndexedGraph::open(graph)?;
     if !source.is_sorted {
         return Ok(None);
     }
-    let facts = TensorFacts::infer(&source);
+    let free = free_tokens(&source);
+    let facts = TensorFacts::infer_with_axes(&source, &free);
     let site = Site { source: &source, facts: &facts };
     let groups = groups(site);
     if !groups.iter().any(|group| matches!(group.fused, Fused::Product(_))) {
         return Ok(None);
     }
-    let coverage = coverage(site, &groups);
+    let coverage = coverage(site, &groups, choice);
     let mut writer = WeightWriter::create(weights)?;
-    let bytes = Emitter::new(site, groups, choice, &mut writer).run()?;
+    let (bytes, lengths) = Emitter::new(site, groups, choice, &mut writer).run()?;
     writer.finish()?;
+    if !free.is_empty() && lengths.iter().any(|&length| length > 0 && length.is_multiple_of(TOKENS)) {
+        std::fs::remove_file(weights).map_err(|e| Error::io(weights, "removing", e))?;
+        return Ok(None);
+    }
     Ok(Some(WithOperators { bytes, coverage }))
+}
+
+/// The length that stands for a free number of tokens: one that no other axis has.
+const TOKENS: usize = 1009;
+
+/// The inputs' axes of tokens that are free, since long prompts are read in any number of chunks. Operators take their
+/// lengths from the tensors, so that a graph that does not hold a number of tokens is the same for any.
+fn free_tokens(source: &IndexedGraph<'_>) -> Vec<(String, usize)> {
+    let axis = |info: &ValueInfoProto| {
+        let [_, tokens, _] = info.r#type.as_ref()?.tensor_type.as_ref()?.shape.as_ref()?.dim.as_slice() else {
+            return None;
+        };
+        let name = if tokens.dim_param.is_empty() { axis_name(&info.name, 1) } else { tokens.dim_param.clone() };
+        (tokens.dim_value <= 0).then_some((name, TOKENS))
+    };
+    source.inputs.iter().filter_map(axis).collect()
 }
 
 /// Finds all groups. A node belongs to the first that claims it.
@@ -90,24 +122,33 @@ fn groups<'s>(site: Site<'s>) -> Vec<FusedNodes<'s>> {
 }
 
 /// Counts the multiplications of products and attention.
-fn coverage(site: Site<'_>, groups: &[FusedNodes<'_>]) -> Coverage {
+fn coverage(site: Site<'_>, groups: &[FusedNodes<'_>], choice: OperatorChoice) -> Coverage {
     let count = |at: usize| {
         let node = &site.source.nodes[at];
         let of = |at: usize| node.input.get(at).and_then(|name| site.lengths(name));
-        let made =
-            || node.output.first().and_then(|name| site.lengths(name)).map_or(0.0, |own| Site::count(&own) as f64);
-        match node.op_type.as_str() {
-            "Conv" => of(1).map_or(0.0, |weights| Site::count(&weights[1..]) as f64) * made(),
-            "MatMul" => of(0).and_then(|left| left.last().copied()).map_or(0.0, |depth| depth as f64) * made(),
-            "Gemm" => {
-                of(1).map_or(0.0, |weights| Site::count(&weights) as f64) * of(0).map_or(0.0, |left| left[0] as f64)
+        let made = || node.output.first().and_then(|name| site.lengths(name)).map(|own| Site::count(&own) as f64);
+        let known = match node.op_type.as_str() {
+            "Conv" => of(1).zip(made()).map(|(weights, made)| Site::count(&weights[1..]) as f64 * made),
+            "MatMul" => {
+                of(0).and_then(|left| left.last().copied()).zip(made()).map(|(depth, made)| depth as f64 * made)
             }
+            "Gemm" => of(1).zip(of(0)).map(|(weights, left)| Site::count(&weights) as f64 * left[0] as f64),
             "MultiHeadAttention" => of(0)
-                .zip(of(1))
-                .map_or(0.0, |(q, k)| 2.0 * Site::count(&q) as f64 * k.get(1).copied().unwrap_or(0) as f64),
-            _ => 0.0,
-        }
+                .zip(of(1).and_then(|keys| keys.get(1).copied()))
+                .map(|(queries, keys)| 2.0 * Site::count(&queries) as f64 * keys as f64),
+            _ => Some(0.0),
+        };
+        known.unwrap_or(f64::INFINITY)
     };
-    let own = groups.iter().flat_map(|group| &group.nodes).map(|&at| count(at)).sum();
-    Coverage { own, all: (0..site.source.nodes.len()).map(count).sum() }
+    let is_as_asked = |group: &FusedNodes<'_>| match &group.fused {
+        Fused::Product(product) => product.operands(choice) == choice.operands,
+        _ => true,
+    };
+    let (mut own, mut as_asked) = (0.0, 0.0);
+    for group in groups {
+        let of_group: f64 = group.nodes.iter().map(|&at| count(at)).sum();
+        own += of_group;
+        as_asked += if is_as_asked(group) { of_group } else { 0.0 };
+    }
+    Coverage { own, as_asked, all: (0..site.source.nodes.len()).map(count).sum() }
 }

@@ -44,6 +44,6 @@ impl Compute for AttentionKernel {
             width: width / self.heads,
             scale: self.scale,
         };
-        call.write::<O>(0, &lengths, |out| attention.run(InstructionSet::best(), call, out))
+        call.write::<O>(0, &lengths, |out| attention.run(InstructionSet::used(), call, out))
     }
 }

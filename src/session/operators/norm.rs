@@ -56,7 +56,7 @@ impl Compute for GroupNormKernel {
             has_border: self.has_border,
         };
         let border = 2 * usize::from(self.has_border);
-        let set = InstructionSet::best();
+        let set = InstructionSet::used();
         call.write::<O>(0, &[batch, height + border, width + border, all], |out| norm.run(set, call, out))
     }
 }
@@ -102,6 +102,6 @@ impl Compute for RowNormKernel {
             shift,
             adds_one: self.adds_one,
         };
-        call.write::<O>(0, &lengths, |out| norm.run(InstructionSet::best(), call, out))
+        call.write::<O>(0, &lengths, |out| norm.run(InstructionSet::used(), call, out))
     }
 }

@@ -40,6 +40,6 @@ impl Compute for OperandKernel {
             _ => (before.iter().product(), None),
         };
         let operand = OperandCopy { rows, depth: *depth, padded, lines, border: line };
-        call.write::<O>(0, &shape, |out| operand.write(InstructionSet::best(), call, out))
+        call.write::<O>(0, &shape, |out| operand.write(InstructionSet::used(), call, out))
     }
 }

@@ -57,7 +57,7 @@ impl Compute for ProductKernel {
             gate: floats(&gate)?,
             residual: floats(&residual)?,
         };
-        let (set, columns) = (InstructionSet::best(), self.columns);
+        let (set, columns) = (InstructionSet::used(), self.columns);
         let [before @ .., depth] = lengths.as_slice() else { return check(false, "the left operand") };
         let batch = if before.len() > 1 { before[0] } else { 1 };
         let out_columns = if self.is_gated { columns / 2 } else { columns };

@@ -1,9 +1,10 @@
 //! Runs of the program, and what they drew.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use ldm_ort::Runtime;
-use ldm_ort::graph_cache;
+use ldm_ort::graph_cache::{self, CachedGraph};
 use serde_json::Value;
 
 use crate::common::{Answer, answer, ldm_ort};
@@ -32,9 +33,9 @@ impl GraphCache {
         Self { folder: tempfile::tempdir().expect("a folder"), library: runtime.path().to_owned() }
     }
 
-    /// The number of optimized graphs.
-    pub fn graphs(&self) -> usize {
-        graph_cache::GraphCache::new(self.folder.path().join("graphs")).entries().expect("a list").len()
+    /// The optimized graphs.
+    pub fn graphs(&self) -> Vec<CachedGraph> {
+        graph_cache::GraphCache::new(self.folder.path().join("graphs")).entries().expect("a list")
     }
 }
 
@@ -45,12 +46,17 @@ pub fn draw<'a>(folder: &Path, arguments: impl IntoIterator<Item = &'a str>) -> 
 
 /// As [`draw`], on optimized graphs if there is a cache. No graph may fall back to its unoptimized form.
 pub fn draw_with<'a>(folder: &Path, arguments: impl IntoIterator<Item = &'a str>, cache: Option<&GraphCache>) -> Drawn {
+    Drawn::of(folder, answer(command(folder, arguments, cache)))
+}
+
+/// The command of [`draw_with`].
+pub fn command<'a>(folder: &Path, arguments: impl IntoIterator<Item = &'a str>, cache: Option<&GraphCache>) -> Command {
     let mut command = ldm_ort(folder);
     command.arg("run").args(arguments).arg("--output").arg(folder).arg("--json");
     if let Some(GraphCache { folder, library }) = cache {
         command.env_remove("LDM_ORT_OPTIMIZE").env("LDM_ORT_CACHE_DIR", folder.path()).env("ORT_DYLIB_PATH", library);
     }
-    Drawn::of(folder, answer(command))
+    command
 }
 
 impl Drawn {

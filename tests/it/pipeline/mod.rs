@@ -8,6 +8,7 @@ mod caching;
 mod corrections;
 mod device_loop;
 mod draw;
+mod instruction_sets;
 mod previews;
 mod reference;
 mod replay;
@@ -18,7 +19,10 @@ mod stopping;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
+use ldm_ort::kernels::InstructionSet;
+
 use draw::{Drawn, GraphCache, draw, draw_with, far_off, pixels, quarter, redraw, text};
+use instruction_sets::{has_operators, wants_operators};
 use reference::Reference;
 use serde_json::Value;
 
@@ -152,7 +156,13 @@ fn assert_drawn(mut cases: Vec<Reference>, at_least: usize) {
     let mut wrong = wrong.into_inner().expect("no worker panicked");
     wrong.sort();
     assert!(wrong.is_empty(), "{} runs:\n{}", wrong.len(), wrong.join("\n"));
-    assert!(cache.graphs() > cases.len() / 4, "only {} graphs were optimized", cache.graphs());
+    let graphs = cache.graphs();
+    assert!(graphs.len() > cases.len() / 4, "only {} graphs were optimized", graphs.len());
+    if InstructionSet::best() >= InstructionSet::Avx2 {
+        let plain = graphs.iter().filter(|graph| wants_operators(graph) && !has_operators(graph));
+        let plain: Vec<_> = plain.map(|graph| format!("{} of {}", graph.component, graph.source.display())).collect();
+        assert!(plain.is_empty(), "without operators of our own:\n{}", plain.join("\n"));
+    }
 }
 
 /// Entry `i` of the first axis, as an array with one entry.
