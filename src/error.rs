@@ -127,13 +127,13 @@ pub enum Error {
     },
 
     /// A tensor of the run contains NaN or infinity.
-    #[error("{what} at step {step} of {steps} holds {count} non-finite values of {total}{}", help_line(.help))]
+    #[error("{what}{} holds {count} non-finite values of {total}{}", at_step(*step, *steps), help_line(.help))]
     NonFinite {
         /// The tensor, and the component that made it.
         what: String,
         /// The step, counted from 1; 0 before the first step.
         step: usize,
-        /// The number of steps of the run.
+        /// The number of steps of the run; 0 outside of the denoising loop.
         steps: usize,
         /// The number of NaN or infinite values.
         count: usize,
@@ -327,6 +327,11 @@ fn io_hint(error: &std::io::Error) -> &'static str {
         }
         _ => "",
     }
+}
+
+/// The part of a message that names a step of a run, if it is one.
+fn at_step(step: usize, steps: usize) -> String {
+    if steps == 0 { String::new() } else { format!(" at step {step} of {steps}") }
 }
 
 fn help_line(help: &str) -> String {

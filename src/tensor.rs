@@ -257,6 +257,16 @@ pub(crate) fn switch(info: &TensorInfo, on: bool) -> ArrayD<bool> {
 /// # Errors
 /// [`Error::NonFinite`] with the count.
 pub fn require_finite(values: &[f32], what: &str, step: usize, steps: usize) -> Result<()> {
+    let help = "the model's weights or its precision produce values out of range; try its float32 export, another scheduler, \
+                or a lower guidance_scale";
+    require_finite_else(values, [what, help], step, steps)
+}
+
+/// Rejects NaN and infinity in `values`, with the name of the tensor and the next thing to do for the error.
+///
+/// # Errors
+/// As [`require_finite`].
+pub fn require_finite_else(values: &[f32], [what, help]: [&str; 2], step: usize, steps: usize) -> Result<()> {
     // A sum of v × 0 is NaN exactly if some v is not finite. In lanes it vectorizes, unlike a branch per value.
     let (blocks, rest) = values.as_chunks::<16>();
     let mut lanes = [0.0_f32; 16];
@@ -273,9 +283,7 @@ pub fn require_finite(values: &[f32], what: &str, step: usize, steps: usize) -> 
         steps,
         count: values.iter().filter(|v| !v.is_finite()).count(),
         total: values.len(),
-        help: "the model's weights or its precision produce values out of range; try its float32 export, another \
-               scheduler, or a lower guidance_scale"
-            .to_owned(),
+        help: help.to_owned(),
     })
 }
 

@@ -151,6 +151,18 @@ impl Bundle {
         is_stated && self.known_family().is_some_and(|family| family.row().scales_followed_image)
     }
 
+    /// Returns true for a VAE that diffusers runs in float32 if its weights are in half precision: its activations leave the
+    /// range of half precision. The family's pipeline classes do so where the configuration has `force_upcast`, which is
+    /// true by default.
+    pub fn needs_float32(&self, component: &Component) -> bool {
+        let is_vae = matches!(component.kind, ComponentKind::VaeEncoder | ComponentKind::VaeDecoder);
+        let upcasts = self.known_family().is_some_and(|family| family.row().upcasts_vae);
+        let told = component.config.get("force_upcast").and_then(Value::as_bool);
+        is_vae
+            && upcasts
+            && told.unwrap_or_else(|| json::string(&component.config, "_class_name") == Some("AutoencoderKL"))
+    }
+
     /// Returns the component of this kind, if any.
     pub fn component(&self, kind: ComponentKind) -> Option<&Component> {
         self.components.get(&kind)

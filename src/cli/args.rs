@@ -69,7 +69,8 @@ Examples:
 const QUANTIZE_EXAMPLES: &str = "\
 Examples:
   ldm-ort quantize sd15 --weights int8 --output sd15-int8
-  ldm-ort quantize sd15 --weights half --component unet --output sd15-half";
+  ldm-ort quantize sd15 --weights half --component unet --output sd15-half
+  ldm-ort quantize sd15 --weights half --activations half --output sd15-float16";
 
 const COMPLETIONS_EXAMPLES: &str = "\
 Examples:

@@ -10,7 +10,7 @@ use super::output;
 use super::progress::Progress;
 use crate::bundle::ComponentKind;
 use crate::error::{Error, Result, count_of};
-use crate::quantize::{self, QuantizedGraph, WeightFormat};
+use crate::quantize::{self, ActivationFormat, GraphFormat, QuantizedGraph, WeightFormat};
 
 /// Writes a model directory with weights in fewer bits, and prints what became of each graph.
 ///
@@ -18,10 +18,11 @@ use crate::quantize::{self, QuantizedGraph, WeightFormat};
 /// As [`quantize::quantize`]; [`Error::Input`] for a component or a form of weights that there is not.
 pub fn quantize(args: &QuantizeArgs, global: &Global, out: &mut dyn Write) -> Result<()> {
     let weights = WeightFormat::from_name(&args.weights)?;
+    let format = GraphFormat { weights, activations: ActivationFormat::from_name(&args.activations)? };
     let kinds = args.component.iter().map(|name| kind(name)).collect::<Result<Vec<_>>>()?;
     let interrupt = Interrupt::install()?;
     let mut progress = Progress::new(global.quiet);
-    let outcomes = quantize::quantize(&args.model, &args.output, weights, &kinds, &interrupt.cancel(), &mut |at| {
+    let outcomes = quantize::quantize(&args.model, &args.output, format, &kinds, &interrupt.cancel(), &mut |at| {
         progress.bytes(&format!("writing {}", at.component), at.done, at.total);
     })?;
     progress.clear();
@@ -51,6 +52,12 @@ fn text(outcomes: &[QuantizedGraph]) -> String {
                 "    {} left as float32: other operators read them\n",
                 count_of(outcome.unknown, "large tensor")
             );
+        }
+        if outcome.half_nodes > 0 {
+            text += &format!("    {} in half precision\n", count_of(outcome.half_nodes, "node"));
+        }
+        for kept in &outcome.float32_nodes {
+            text += &format!("    {} in float32: {}\n", count_of(kept.nodes, "node"), kept.reason);
         }
         for kept in &outcome.skipped {
             text += &format!("    {} stays float32: {}\n", kept.tensor, kept.reason);

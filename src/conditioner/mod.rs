@@ -10,7 +10,7 @@ pub use condition::{ConditionSource, ConditionSpec, Conditioning, Graph, LayoutB
 use crate::bundle::ConditionerSignature;
 use crate::error::{Error, Result};
 use crate::session::{Cancel, Session};
-use crate::tensor::{Tensor, TensorView, require_finite};
+use crate::tensor::{Tensor, TensorView};
 
 /// An embedder: encodes classes, boxes or a label map as tokens or channels.
 pub struct Conditioner {
@@ -61,7 +61,7 @@ impl Conditioner {
         })?;
         all.slice_axis_inplace(Axis(0), Slice::from(..rows));
         let all = all.as_standard_layout().into_owned();
-        require_finite(all.as_slice().unwrap_or_default(), "the condition", 0, 0)?;
+        self.session.require_finite(all.as_slice().unwrap_or_default(), &self.signature.output.name, 0, 0)?;
         Ok(if all.ndim() == 2 { all.insert_axis(Axis(1)) } else { all })
     }
 }

@@ -150,6 +150,8 @@ impl<'a> Control<'a> {
                 let problem = format!("output {} has not a row for each of the {padded} put in", info.name);
                 Error::model(self.session.path(), problem, "export the control network with scripts/export.py")
             })?;
+            let values = all.as_slice().unwrap_or_default();
+            self.session.require_finite(values, &info.name, call.step() + 1, call.steps())?;
             Ok(all.slice_axis_move(Axis(0), Slice::from(..rows)))
         };
         places.iter().zip(parts).map(joined).collect()

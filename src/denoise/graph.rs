@@ -365,6 +365,10 @@ impl Denoiser for GraphDenoiser<'_> {
         Ok(knows)
     }
 
+    fn require_finite(&self, prediction: &[f32], call: Call) -> Result<()> {
+        self.session.require_finite(prediction, &self.signature.output.name, call.step() + 1, call.steps())
+    }
+
     fn outputs_per_input(&self) -> usize {
         self.outputs_per_input
     }

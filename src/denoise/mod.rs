@@ -102,6 +102,14 @@ pub trait Denoiser {
         Ok(false)
     }
 
+    /// Rejects NaN and infinity in a prediction. The error names the model.
+    ///
+    /// # Errors
+    /// [`Error::NonFinite`].
+    fn require_finite(&self, prediction: &[f32], call: Call) -> Result<()> {
+        require_finite(prediction, "the denoiser's prediction", call.step() + 1, call.steps())
+    }
+
     /// Returns the number of predicted values per value of the sample: 2 if the model predicts variances too.
     fn outputs_per_input(&self) -> usize {
         1
@@ -203,7 +211,7 @@ pub fn denoise(
         let position = call.position(images);
         let at_step = |error: Error| at_step(error, position);
         denoiser.predict(&scaled, call, &mut prediction).map_err(at_step)?;
-        require_finite(&prediction, "the denoiser's prediction", position.step, position.steps)?;
+        denoiser.require_finite(&prediction, call)?;
         let wants_x0 = watch.wants_x0(call.index + 1, calls, order);
         if wants_x0 {
             x0.resize(x.len(), 0.0);

@@ -214,7 +214,7 @@ fn obstacle(model: &ExecutionPlan, opening: &Opening<'_>) -> Result<Option<Strin
     if opening.graph.draws_noise() {
         return Ok(Some("it draws random numbers of its own".to_owned()));
     }
-    let found = footprint(opening.graph, &cuts(opening), &model.axes(opening.kind))?.unwrap_or_default();
+    let found = footprint(opening.graph, &changes(opening), &model.axes(opening.kind))?.unwrap_or_default();
     let need = found.activations.saturating_add(opening.weight_bytes);
     let gigabytes = |bytes: u64| bytes as f64 / 1e9;
     Ok(memory::available().filter(|free| need > *free).map(|free| {
@@ -226,8 +226,9 @@ fn obstacle(model: &ExecutionPlan, opening: &Opening<'_>) -> Result<Option<Strin
     }))
 }
 
-fn cuts(opening: &Opening<'_>) -> Vec<Pass> {
-    opening.passes.iter().copied().filter(|pass| pass.cuts()).collect()
+/// The passes of a graph that make it compute something else.
+fn changes(opening: &Opening<'_>) -> Vec<Pass> {
+    opening.passes.iter().copied().filter(|pass| pass.cuts() || *pass == Pass::Float32).collect()
 }
 
 /// Runs an open graph and the same graph on the CPU. A graph that does not run on the CPU is no error.
@@ -305,7 +306,7 @@ fn reference(model: &ExecutionPlan, opening: &Opening<'_>, runtime: &Runtime, ca
     options.config.push((UNPACKED.to_owned(), "1".to_owned()));
     let mut weights = lora::merge(&model.model.loras, opening.kind, opening.graph)?;
     weights.extend(model.model.added_weight(opening.kind, opening.graph)?);
-    graph_cache::open_uncached(runtime, opening.graph, &cuts(opening), &options, weights)
+    graph_cache::open_uncached(runtime, opening.graph, &changes(opening), &options, weights)
 }
 
 /// The values of an input, the same for the same shape and seed. Integers and booleans are whole numbers.

@@ -48,6 +48,8 @@ pub(crate) struct FamilyRow {
     pub follows_packed_image: bool,
     /// True for models of rectified flow, which need a sampler of flows.
     pub is_flow: bool,
+    /// True if its classes run a VAE in half precision in float32 where its configuration says so (`force_upcast`).
+    pub upcasts_vae: bool,
     /// The published linear map from latents to colors.
     pub preview: Option<PreviewMap>,
 }
@@ -76,6 +78,7 @@ pub(super) const BASE: FamilyRow = FamilyRow {
     scales_followed_image: false,
     follows_packed_image: false,
     is_flow: false,
+    upcasts_vae: false,
     preview: None,
 };
 

@@ -25,6 +25,7 @@ pub(super) static ROW: FamilyRow = FamilyRow {
         ],
         bias: [0.0; 3],
     }),
+    upcasts_vae: true,
     ..BASE
 };
 

@@ -26,6 +26,7 @@ pub(super) static ROW: FamilyRow = FamilyRow {
         ],
         bias: [0.1084, -0.0175, -0.0011],
     }),
+    upcasts_vae: true,
     ..BASE
 };
 

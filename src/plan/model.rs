@@ -14,7 +14,7 @@ use super::shallow::ShallowPlan;
 use super::sources::{ModelDirectory, ModelSources};
 use super::text::TextPlan;
 use crate::bundle::{
-    Bundle, ComponentKind, ConditionerSignature, DenoiserSignature, GraphFile, Role, VaeDecoderSignature,
+    Bundle, Component, ComponentKind, ConditionerSignature, DenoiserSignature, GraphFile, Role, VaeDecoderSignature,
     VaeEncoderSignature,
 };
 use crate::error::Result;
@@ -58,12 +58,23 @@ pub struct ModelPlan {
     pub spatial_factor: usize,
     /// c: channels of a sample.
     pub channels: usize,
+    /// The VAEs in half precision that run in float32 ([`Bundle::needs_float32`]).
+    ///
+    /// [`Bundle::needs_float32`]: crate::bundle::Bundle::needs_float32
+    pub upcast: Vec<ComponentKind>,
     /// The LoRAs added to the graphs' weights, in this order.
     pub loras: Vec<Lora>,
     /// The values of the keys that the pipeline file leaves open, with their sources.
     pub defaults: Vec<DefaultValue>,
     /// Remarks on the pipeline file with this model, a sentence each.
     pub(super) remarks: Vec<String>,
+}
+
+/// The VAEs that compute in half precision, and that diffusers runs in float32.
+fn upcast(bundle: &Bundle) -> Vec<ComponentKind> {
+    let vaes = [ComponentKind::VaeEncoder, ComponentKind::VaeDecoder];
+    let upcasts = |component: &&Component| component.graph.multiplies_in_half() && bundle.needs_float32(component);
+    vaes.into_iter().filter_map(|kind| bundle.component(kind)).filter(upcasts).map(|component| component.kind).collect()
 }
 
 impl ModelPlan {
@@ -137,6 +148,7 @@ impl ModelPlan {
             preview: preview::previews(spec, bundle, scaling)?,
             spatial_factor: bundle.facts.spatial_factor.value,
             channels: bundle.facts.latent_channels.value,
+            upcast: upcast(bundle),
             loras: spec.loras.iter().map(lora).collect(),
             defaults: Vec::new(),
             remarks,

@@ -81,11 +81,13 @@ impl ExecutionPlan {
         let winograd = (rounds_once || self.device.fast_convolutions).then_some(Pass::Winograd);
         let loose = self.memory_budget.map(|_| Pass::DynamicShapes);
         let own = self.operator_choice(kind).map(Pass::Operators);
+        let upcast = self.model.upcast.contains(&kind).then_some(Pass::Float32);
         let is_on_webgpu = self.may_run_on(kind, WEBGPU);
         let padding = is_on_webgpu.then_some(Pass::ChannelPadding);
         let names = (self.is_compiled(kind) || own.is_some()).then_some(Pass::AxisNames);
         [Pass::Attention, Pass::FeedForward, Pass::Subpixel]
             .into_iter()
+            .chain(upcast)
             .chain(winograd)
             .chain(padding)
             .chain(names)
@@ -162,8 +164,15 @@ impl ExecutionPlan {
             threads: self.threads(),
             axes: self.fixed_axes(kind),
             callers: if kind == self.model.denoiser.kind { self.callers() } else { 1 },
+            computes_in_half: self.computes_in_half(kind),
             ..SessionOptions::default()
         }
+    }
+
+    /// True if a component's graph computes in half precision as it is opened.
+    fn computes_in_half(&self, kind: ComponentKind) -> bool {
+        let is_half = |(of, graph): &(ComponentKind, &GraphFile)| *of == kind && graph.multiplies_in_half();
+        self.model.graphs().iter().any(is_half) && !self.model.upcast.contains(&kind)
     }
 
     /// Returns the way the rows of the denoiser's calls are run: as the pipeline file says, or in the way that was the

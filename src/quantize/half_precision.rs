@@ -74,6 +74,47 @@ impl ErrorStats {
 
 /// Measures the errors of little-endian float32 values in half precision; fails with the reason if they stay float32.
 pub fn check_half(bytes: &[u8]) -> Result<ErrorStats, String> {
+    let errors = measure_half(bytes);
+    errors.refusal(true).map_or(Ok(errors), Err)
+}
+
+/// The values of a tensor in half precision.
+#[derive(Debug, Clone)]
+pub enum HalfFit {
+    /// They are rounded. Infinities stay infinite.
+    Rounded(ErrorStats),
+    /// The largest finite number of float32, positive or negative, is the only one beyond the range: masks and bounds for
+    /// which torch writes `finfo(dtype)`, and which become the largest number of half precision.
+    Limits(ErrorStats),
+    /// Some are beyond the range; the reason.
+    Beyond(String),
+    /// Most are too small; the reason.
+    TooSmall(String),
+}
+
+/// Returns how little-endian float32 values fit half precision.
+pub fn half_fit(bytes: &[u8]) -> HalfFit {
+    let errors = measure_half(bytes);
+    let limits = || chunks(bytes).flatten().filter(|number| number.abs() == f32::MAX).count();
+    match errors {
+        ErrorStats { beyond: 1.., .. } if limits() == errors.beyond => HalfFit::Limits(errors),
+        ErrorStats { beyond: 1.., .. } => {
+            HalfFit::Beyond(ErrorStats { wild: 0, ..errors }.refusal(true).unwrap_or_default())
+        }
+        _ => match (ErrorStats { wild: 0, ..errors }).refusal(true) {
+            Some(reason) => HalfFit::TooSmall(reason),
+            None => HalfFit::Rounded(errors),
+        },
+    }
+}
+
+/// Returns little-endian float32 values with the largest number of half precision in the place of the largest of float32.
+pub fn with_half_limits(bytes: &[u8]) -> Vec<u8> {
+    let limited = |number: f32| if number.abs() == f32::MAX { number.signum() * f16::MAX.to_f32() } else { number };
+    chunks(bytes).flatten().flat_map(|number| limited(number).to_le_bytes()).collect()
+}
+
+fn measure_half(bytes: &[u8]) -> ErrorStats {
     let mut errors = ErrorStats::default();
     let mut wide = vec![0.0; CHUNK];
     for (numbers, halves) in halves(bytes) {
@@ -81,11 +122,11 @@ pub fn check_half(bytes: &[u8]) -> Result<ErrorStats, String> {
         halves.convert_to_f32_slice(wide);
         numbers.iter().zip(wide).for_each(|(&number, now)| errors.note(number, *now));
     }
-    errors.refusal(true).map_or(Ok(errors), Err)
+    errors
 }
 
 /// Writes little-endian float32 values in half precision.
-pub fn write_half(bytes: &[u8], out: &mut impl Write) -> io::Result<()> {
+pub fn write_half(bytes: &[u8], out: &mut (impl Write + ?Sized)) -> io::Result<()> {
     for (_, halves) in halves(bytes) {
         let narrow: Vec<u8> = halves.iter().flat_map(|half| half.to_le_bytes()).collect();
         out.write_all(&narrow)?;

@@ -1,7 +1,7 @@
 //! Quantization: writes a copy of a model directory whose graphs store their large float32 weights in half precision or
-//! as blocks of 8-bit values and dequantize them node by node at run time.
+//! as blocks of 8-bit values and dequantize them node by node at run time, or compute in half precision too (`half_graph`).
 //!
-//! Arithmetic stays float32; quantization saves memory and disk space. ONNX Runtime must not dequantize the weights
+//! With [`ActivationFormat::Float32`], arithmetic stays float32; quantization saves memory and disk space. ONNX Runtime must not dequantize the weights
 //! once when it opens a graph, which it does with everything constant:
 //!
 //! - Half precision is converted by a `Cast`, and its tensor is also a graph input. Callers may set such an input but
@@ -20,10 +20,13 @@
 //!   `session.x64quantprecision`, which makes ONNX Runtime avoid that. `Gemm` is not quantized: for the single row of a
 //!   time embedding, the 8-bit product is slower than float32.
 
+mod activation_format;
 mod folder;
 mod graph;
+mod half_graph;
 mod half_precision;
 mod outcome;
+mod output;
 mod selection;
 mod weight_format;
 
@@ -33,33 +36,41 @@ use std::path::{Path, PathBuf};
 use crate::bundle::{Bundle, Component, ComponentKind, DirectoryOverrides};
 use crate::error::{Error, Result};
 use crate::session::Cancel;
+use output::Destination;
 
+pub use activation_format::{ActivationFormat, GraphFormat};
 pub use half_precision::BLOCK;
-pub use outcome::{QuantizeProgress, QuantizedGraph, SkippedTensor};
+pub use outcome::{Float32Nodes, QuantizeProgress, QuantizedGraph, SkippedTensor};
 pub use weight_format::WeightFormat;
 
-/// Writes the model directory `output`, in which the graphs of `components` store their weights in the format `weights`
-/// and everything else is as in `model`. If it fails, nothing is written. Without `components`, the denoiser and the
-/// text encoders are quantized.
+/// Writes the model directory `output`, in which the graphs of `components` are in the format `format` and everything else
+/// is as in `model`. If it fails, nothing is written. Without `components`, the denoiser and the text encoders are
+/// quantized.
 ///
 /// Unchanged files larger than a megabyte are hard links to those in `model`, if the file system supports them.
 ///
 /// # Errors
-/// [`Error::Input`] if `output` already exists or is in `model`, or `model` has no such component; [`Error::Model`] if
+/// [`Error::Input`] if `output` already exists or is in `model`, `model` has no such component, the formats of weights and
+/// activations do not go together, or a VAE with `force_upcast` is to compute in half precision; [`Error::Model`] if
 /// there is nothing to do, for example because weights are already quantized, or if the graph already uses 8-bit
 /// products; [`Error::Interrupted`] if `cancel` was cancelled; [`Error::Io`] if a file cannot be read or written; as
 /// [`Bundle::open`].
 pub fn quantize(
     model: &Path,
     output: &Path,
-    weights: WeightFormat,
+    format: impl Into<GraphFormat>,
     components: &[ComponentKind],
     cancel: &Cancel,
     observer: &mut dyn FnMut(QuantizeProgress),
 ) -> Result<Vec<QuantizedGraph>> {
+    let format = format.into();
+    format.check()?;
     let bundle = Bundle::open(model, &DirectoryOverrides::default())?;
     let model = bundle.dir.as_path();
     let chosen = chosen(&bundle, components)?;
+    if format.activations == ActivationFormat::Half {
+        chosen.iter().try_for_each(|component| refuse_upcast(&bundle, component))?;
+    }
     let is_chosen = |component: &Component| chosen.iter().any(|c| c.graph.path == component.graph.path);
     let mut replaced: HashSet<PathBuf> = chosen.iter().flat_map(|component| files(component)).collect();
     // Graphs may share a weight file.
@@ -68,18 +79,23 @@ pub fn quantize(
             replaced.remove(&file);
         });
     }
+    let is_unchanged = |outcome: &QuantizedGraph| outcome.tensors + outcome.half_nodes == 0;
     folder::write(model, output, &replaced, cancel, |room| {
         let mut outcomes = Vec::new();
+        let to = Destination { model, room, cancel };
         for component in &chosen {
-            let outcome = graph::write(model, room, component, weights, cancel, observer)?;
-            if outcome.tensors == 0 && !components.is_empty() {
-                return Err(nothing(component, weights, &outcome));
+            let outcome = match format.activations {
+                ActivationFormat::Float32 => graph::write(&to, component, format.weights, observer)?,
+                ActivationFormat::Half => half_graph::write(&to, component, observer)?,
+            };
+            if is_unchanged(&outcome) && !components.is_empty() {
+                return Err(nothing(component, format, &outcome));
             }
             outcomes.push(outcome);
         }
         match (chosen.first(), outcomes.first()) {
-            (Some(component), Some(outcome)) if outcomes.iter().all(|outcome| outcome.tensors == 0) => {
-                Err(nothing(component, weights, outcome))
+            (Some(component), Some(outcome)) if outcomes.iter().all(is_unchanged) => {
+                Err(nothing(component, format, outcome))
             }
             _ => Ok(outcomes),
         }
@@ -108,12 +124,28 @@ fn chosen<'b>(bundle: &'b Bundle, kinds: &[ComponentKind]) -> Result<Vec<&'b Com
     Ok(chosen)
 }
 
-fn nothing(component: &Component, weights: WeightFormat, outcome: &QuantizedGraph) -> Error {
+/// Refuses half-precision arithmetic in a VAE that diffusers runs in float32.
+fn refuse_upcast(bundle: &Bundle, component: &Component) -> Result<()> {
+    if !bundle.needs_float32(component) {
+        return Ok(());
+    }
+    let config = component.config_path.as_ref().map_or_else(String::new, |path| path.display().to_string());
+    let problem = format!(
+        "{config} has force_upcast = true, its default: activations of this VAE leave the range of half precision, and diffusers runs it \
+         in float32"
+    );
+    let help = "leave --activations out for this component, or use a VAE made for half precision (sdxl-vae-fp16-fix), whose \
+                configuration has force_upcast = false";
+    Err(Error::input(format!("--component {}", component.kind), problem, help))
+}
+
+fn nothing(component: &Component, format: GraphFormat, outcome: &QuantizedGraph) -> Error {
     let types: Vec<_> = component.graph.weight_types.iter().map(|(dtype, _)| dtype.to_string()).collect();
     let (problem, help) = match outcome.skipped.first() {
         Some(kept) => (format!("tensor {}: {}", kept.tensor, kept.reason), "leave this graph as it is"),
         None => (
-            match weights {
+            match format.weights {
+                _ if format.activations == ActivationFormat::Half => "none of its nodes computes in float32",
                 WeightFormat::DynamicInt8 => {
                     "none of its large weights is a matrix in float32 that MatMul alone multiplies by"
                 }

@@ -7,7 +7,7 @@ use serde::Serialize;
 use crate::bundle::ComponentKind;
 
 /// The result for one graph.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize)]
 pub struct QuantizedGraph {
     /// The component, such as `unet`.
     pub component: &'static str,
@@ -27,6 +27,19 @@ pub struct QuantizedGraph {
     pub relative_error: f64,
     /// Tensors that stay float32 because of their values.
     pub skipped: Vec<SkippedTensor>,
+    /// The number of nodes that compute in half precision.
+    pub half_nodes: usize,
+    /// The nodes that compute in float32 in a graph with half-precision activations, by the reason.
+    pub float32_nodes: Vec<Float32Nodes>,
+}
+
+/// Nodes that compute in float32.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Float32Nodes {
+    /// The reason.
+    pub reason: &'static str,
+    /// Their number.
+    pub nodes: usize,
 }
 
 /// A tensor that stays float32.

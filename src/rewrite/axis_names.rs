@@ -16,7 +16,7 @@ pub fn axis_name(input: &str, at: usize) -> String {
 /// Renames the free axes of the inputs but those of the lengths `axes`, which ONNX Runtime fixes by their names, and
 /// removes the names of all others. Returns the number of axes renamed; with none, nothing changes.
 pub fn rewrite(source: &IndexedGraph<'_>, axes: &[(String, usize)], edits: &mut Edits) -> usize {
-    let (mut inputs, mut outputs) = (source.inputs.clone(), source.outputs.clone());
+    let Declarations { mut inputs, mut outputs } = edits.declarations(source);
     if inputs.iter_mut().chain(&mut outputs).any(|info| dimensions(info).is_none()) {
         return 0;
     }

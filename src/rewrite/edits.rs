@@ -29,7 +29,7 @@ pub struct Edits {
     /// Nodes added after a node, or before all.
     following: BTreeMap<Option<usize>, Vec<NodeProto>>,
     stored: Vec<TensorValues>,
-    /// Stored tensors of the file whose values are elsewhere now.
+    /// The new forms of tensors that the file stores, by their names in it.
     moved: BTreeMap<String, TensorValues>,
     /// Stored integer lists, by their values.
     lists: HashMap<Vec<i64>, String>,
@@ -43,6 +43,7 @@ pub struct Edits {
 }
 
 /// Declarations that replace those of the file's inputs and outputs, in their order. Those of inner tensors are removed.
+#[derive(Clone)]
 pub struct Declarations {
     /// The inputs.
     pub inputs: Vec<ValueInfoProto>,
@@ -58,6 +59,12 @@ impl Edits {
             && self.added_inputs.is_empty()
             && self.added_outputs.is_empty()
             && self.declarations.is_none()
+    }
+
+    /// Returns the declarations of inputs and outputs as they are now.
+    pub fn declarations(&self, source: &IndexedGraph<'_>) -> Declarations {
+        let own = || Declarations { inputs: source.inputs.clone(), outputs: source.outputs.clone() };
+        self.declarations.clone().unwrap_or_else(own)
     }
 
     /// Declares the file's inputs and outputs in another way.
@@ -103,6 +110,11 @@ impl Edits {
     /// Declares where the values of a tensor that the file stores are now.
     pub fn move_stored(&mut self, tensor: TensorValues) {
         self.moved.insert(tensor.name.clone(), tensor);
+    }
+
+    /// Gives a tensor that the file stores another name, or other values.
+    pub fn replace_stored(&mut self, name: &str, tensor: TensorValues) {
+        self.moved.insert(name.to_owned(), tensor);
     }
 
     /// Reverts replacements that do not remove the tensor they were meant to make unused, and returns the number of the

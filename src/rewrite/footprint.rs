@@ -27,6 +27,14 @@ pub struct Footprint {
     pub unknown: usize,
 }
 
+impl Footprint {
+    /// The same in float32, of a graph in half precision.
+    fn widened(self) -> Self {
+        let Self { weights, activations, in_place, unknown } = self;
+        Self { weights: 2 * weights, activations: 2 * activations, in_place: 2 * in_place, unknown }
+    }
+}
+
 /// Operators whose output is the input with another shape.
 const VIEWS: [&str; 6] = ["Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity", "Dropout"];
 
@@ -80,7 +88,8 @@ pub fn footprint(graph: &GraphFile, passes: &[Pass], axes: &[(String, usize)]) -
         cut::rewrite(&source, pass, axes, &mut edits)?;
     }
     let nodes = edits.nodes(&source);
-    Ok(Some(Memory::analyze(&source, &facts, passes, &edits, &nodes).run()))
+    let footprint = Memory::analyze(&source, &facts, passes, &edits, &nodes).run();
+    Ok(Some(if passes.contains(&Pass::Float32) { footprint.widened() } else { footprint }))
 }
 
 /// The graph's tensors, and the nodes that need them.

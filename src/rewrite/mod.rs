@@ -15,6 +15,7 @@ mod dynamic_shapes;
 pub(crate) mod edits;
 mod facts;
 mod feed_forward;
+mod float32;
 mod footprint;
 pub(crate) mod indexed_graph;
 mod length;
@@ -27,7 +28,7 @@ mod versions;
 mod winograd;
 
 use edits::Edits;
-use facts::TensorFacts;
+pub(crate) use facts::TensorFacts;
 use indexed_graph::IndexedGraph;
 
 pub use axis_names::axis_name;
@@ -82,6 +83,7 @@ pub fn rewrite(graph: &GraphFile, passes: &[Pass], axes: &[(String, usize)]) -> 
             Pass::Attention => attention::rewrite(&source, &TensorFacts::infer_with_axes(&source, axes), &mut edits),
             Pass::Subpixel => subpixel::rewrite(&source, &facts, &mut edits),
             Pass::Winograd => winograd::rewrite(&source, &facts, &mut edits),
+            Pass::Float32 => float32::rewrite(&source, &facts, &mut edits)?,
             Pass::AxisNames => axis_names::rewrite(&source, axes, &mut edits),
             Pass::ChannelPadding => channel_padding::rewrite(&source, &facts, &mut edits),
             Pass::FeedForward => {

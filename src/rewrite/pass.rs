@@ -56,6 +56,9 @@ pub enum Pass {
     ChannelPadding,
     /// Free axes with names of their own, so that no two of different lengths have one name (docs/known-issues.md).
     AxisNames,
+    /// Arithmetic, inputs and outputs of a half-precision graph in float32, with the same weights: for VAEs whose activations
+    /// leave the range of half precision.
+    Float32,
     /// Operators of [`kernels`](crate::kernels). Runs after the graph is folded, and takes the place of ONNX Runtime's
     /// further optimizations.
     Operators(OperatorChoice),
@@ -79,7 +82,7 @@ impl Pass {
     /// Returns true if a graph needs the pass to run at all, and not only to run faster: it is done without the graph cache
     /// too.
     pub fn is_required(self) -> bool {
-        self.cuts() || matches!(self, Self::ChannelPadding | Self::AxisNames)
+        self.cuts() || matches!(self, Self::ChannelPadding | Self::AxisNames | Self::Float32)
     }
 
     /// Returns true for a form of convolutions or feed-forward layers that operators of our own have their own ways for.

@@ -185,6 +185,11 @@ impl Session {
         &self.graph.component
     }
 
+    /// Returns [`SessionOptions::computes_in_half`].
+    pub(super) fn computes_in_half(&self) -> bool {
+        self.graph.computes_in_half
+    }
+
     /// Returns the path of the graph's file.
     pub fn path(&self) -> &Path {
         &self.graph.path

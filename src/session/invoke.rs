@@ -28,6 +28,8 @@ pub(super) struct OpenGraph {
     pub inputs: Vec<TensorInfo>,
     pub outputs: Vec<TensorInfo>,
     pub component: String,
+    /// True if it computes in half precision.
+    pub computes_in_half: bool,
     pub path: PathBuf,
 }
 

@@ -23,6 +23,7 @@ mod cancel;
 mod convert;
 mod device_runs;
 mod fetch;
+mod finite;
 mod graph;
 mod graph_error;
 mod invoke;

@@ -71,6 +71,8 @@ pub struct SessionOptions {
     pub display_path: Option<PathBuf>,
     /// A file that stays open, and locked, as long as the session.
     pub held: Option<Arc<File>>,
+    /// True if the graph computes in half precision; messages about values out of range say so.
+    pub computes_in_half: bool,
     /// True if the graph has operators of [`kernels`](crate::kernels).
     pub has_own_operators: bool,
     /// Stops the opening, which can take minutes if a provider compiles the graph.
@@ -92,6 +94,7 @@ impl Default for SessionOptions {
             edits: Vec::new(),
             display_path: None,
             held: None,
+            computes_in_half: false,
             has_own_operators: false,
             cancel: Cancel::new(),
         }

@@ -10,7 +10,7 @@ use super::tokenizer::Tokenizer;
 use crate::bundle::{LayerNorm, TextEncoderSignature};
 use crate::error::{Error, Result};
 use crate::session::{Cancel, Session};
-use crate::tensor::{TensorInfo, TensorView, require_finite, switch};
+use crate::tensor::{TensorInfo, TensorView, switch};
 
 /// The selected outputs of a text encoder.
 #[derive(Debug, Clone, PartialEq)]
@@ -196,7 +196,7 @@ impl TextEncoder {
                     "export the text encoder with scripts/export.py",
                 ));
             }
-            require_finite(output.as_slice().unwrap_or_default(), "the text encoder's output", 0, 0)?;
+            self.session.require_finite(output.as_slice().unwrap_or_default(), &info.name, 0, 0)?;
             Ok(Some(output.index_axis_move(Axis(0), 0)))
         };
         let tokens = next(taken.tokens.is_some())?;

@@ -56,7 +56,7 @@ impl VaeDecoder {
             switches: &self.signature.switches,
             batch: self.signature.batch,
         };
-        let pixels = single::run(&mut self.session, &ports, z.view(), "the decoded image", cancel)?;
+        let pixels = single::run(&mut self.session, &ports, z.view(), cancel)?;
         let sides = |shape: &[usize], factor| shape.get(2..).map(|sides| sides.iter().map(|s| s * factor).collect());
         let [expected, found]: [Option<Vec<usize>>; 2] = [sides(z.shape(), self.factor), sides(pixels.shape(), 1)];
         if expected == found {

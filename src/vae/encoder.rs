@@ -76,7 +76,7 @@ impl VaeEncoder {
             switches: &self.signature.switches,
             batch: self.signature.batch,
         };
-        let output = single::run(&mut self.session, &ports, pixels, "the encoded image", cancel)?;
+        let output = single::run(&mut self.session, &ports, pixels, cancel)?;
         match self.signature.kind {
             VaeEncoderKind::Sample => Ok(Posterior::Sample(output)),
             VaeEncoderKind::Moments => {

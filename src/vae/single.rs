@@ -5,7 +5,7 @@ use ndarray::{ArrayD, ArrayViewD, Axis, Slice, concatenate};
 use crate::bundle::Switch;
 use crate::error::{Error, Result};
 use crate::session::{Cancel, Session};
-use crate::tensor::{TensorInfo, TensorView, require_finite, switch};
+use crate::tensor::{TensorInfo, TensorView, switch};
 
 /// The input and output of a graph.
 pub(super) struct Ports<'a> {
@@ -16,18 +16,19 @@ pub(super) struct Ports<'a> {
     pub batch: Option<usize>,
 }
 
-/// Runs `session` on one image `[1, c, h, w]`; `what` names the result in the error for a non-finite value.
+/// Runs `session` on one image `[1, c, h, w]`.
 pub(super) fn run(
     session: &mut Session,
     ports: &Ports<'_>,
     image: ArrayViewD<'_, f32>,
-    what: &str,
     cancel: &Cancel,
 ) -> Result<ArrayD<f32>> {
     let rows = ports.batch.unwrap_or(1).max(1);
     let repeated = match rows {
         1 => None,
-        _ => Some(concatenate(Axis(0), &vec![image.view(); rows]).map_err(|e| Error::input(what, e.to_string(), ""))?),
+        _ => {
+            Some(concatenate(Axis(0), &vec![image.view(); rows]).map_err(|e| Error::internal("image", e.to_string()))?)
+        }
     };
     let batch = repeated.as_ref().map_or(image, |r| r.view());
     let switches: Vec<_> = ports.switches.iter().map(|s| (s.input.name.as_str(), switch(&s.input, s.value))).collect();
@@ -44,6 +45,6 @@ pub(super) fn run(
     }
     result.slice_axis_inplace(Axis(0), Slice::from(..1));
     let result = result.as_standard_layout().into_owned();
-    require_finite(result.as_slice().unwrap_or_default(), what, 0, 0)?;
+    session.require_finite(result.as_slice().unwrap_or_default(), &ports.output.name, 0, 0)?;
     Ok(result)
 }

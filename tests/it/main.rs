@@ -16,6 +16,7 @@ mod engine;
 mod errors;
 mod examples;
 mod graph_cache;
+mod half_graphs;
 mod input_images;
 mod layouts;
 mod lora;

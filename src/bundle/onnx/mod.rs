@@ -206,6 +206,11 @@ impl GraphFile {
         self.operators.keys().any(|o| o.domain.is_empty() && o.name.starts_with("RandomNormal"))
     }
 
+    /// Returns true if products of the graph multiply in half precision.
+    pub fn multiplies_in_half(&self) -> bool {
+        self.products.iter().any(|(_, dtype)| *dtype == DType::F16)
+    }
+
     /// Returns true if the graph uses 8-bit integer matrix products.
     pub fn multiplies_in_integers(&self) -> bool {
         let products = ["MatMulInteger", "MatMulIntegerToFloat", "DynamicQuantizeMatMul", "QLinearMatMul"];

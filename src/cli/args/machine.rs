@@ -70,6 +70,10 @@ pub struct QuantizeArgs {
     /// column, and 8-bit products), which is faster on CPUs with VNNI and less exact.
     #[arg(long, value_name = "FORMAT")]
     pub weights: String,
+    /// The element type of the arithmetic: float32, or half with --weights half, for devices that compute in half precision.
+    /// Nodes that need float32 keep it, and so do the inputs and outputs of the graphs.
+    #[arg(long, value_name = "FORMAT", default_value = "float32")]
+    pub activations: String,
     /// A component to quantize, such as unet [default: the denoiser and the text encoders]. Can be repeated.
     #[arg(long, value_name = "NAME")]
     pub component: Vec<String>,
@@ -77,7 +81,7 @@ pub struct QuantizeArgs {
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, value_parser = path())]
     pub output: PathBuf,
     /// Print a JSON list on stdout: for each graph its bytes before and after, the number of quantized tensors, the largest and
-    /// the relative error of their weights, and the tensors that stay float32.
+    /// the relative error of their weights, the tensors that stay float32, and the nodes that do, with the reasons.
     #[arg(long)]
     pub json: bool,
 }

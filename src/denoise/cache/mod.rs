@@ -64,6 +64,10 @@ impl Denoiser for CachedDenoiser<'_> {
         Ok(())
     }
 
+    fn require_finite(&self, prediction: &[f32], call: Call) -> Result<()> {
+        self.denoiser.require_finite(prediction, call)
+    }
+
     fn outputs_per_input(&self) -> usize {
         self.denoiser.outputs_per_input()
     }

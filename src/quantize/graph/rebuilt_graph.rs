@@ -8,7 +8,7 @@ use crate::rewrite::indexed_graph::{input, output};
 impl Writer<'_> {
     /// Returns the replacement for a node of the graph; `None` if it stays.
     pub(super) fn replacement_of(&mut self, at: usize) -> Option<Vec<NodeProto>> {
-        let reader = self.source.nodes.get(at)?;
+        let reader = self.output.source.nodes.get(at)?;
         let made = output(reader)?;
         if let Some(table) = input(reader, 0).and_then(|name| self.widened.tables.get(name)) {
             let narrow = self.free_name(made, "half");
@@ -52,6 +52,7 @@ mod tests {
 
     use crate::bundle::proto::{ModelProto, OperatorSetProto};
     use crate::bundle::{Component, ComponentKind, GraphFile};
+    use crate::quantize::output::Destination;
     use crate::quantize::{WeightFormat, graph};
     use crate::rewrite::edits::{field, ints, node};
     use crate::rewrite::numbers::TensorValues;
@@ -107,7 +108,9 @@ mod tests {
             let (kind, graph) = (ComponentKind::Unet, open(from));
             let (config, roles) = Default::default();
             let component = Component { kind, graph, config, config_path: None, roles };
-            graph::write(from, to, &component, WeightFormat::DynamicInt8, &Cancel::new(), &mut |_| ())
+            let cancel = Cancel::new();
+            let to = Destination { model: from, room: to, cancel: &cancel };
+            graph::write(&to, &component, WeightFormat::DynamicInt8, &mut |_| ())
         };
         let outcome = write(&old, &new).expect("a graph");
         assert_eq!((outcome.tensors, outcome.unknown, outcome.largest_error), (1, 0, 0.0));

@@ -5,11 +5,12 @@ use std::io::{BufWriter, Write};
 
 use prost::Message;
 
-use super::{Writer, cast, external_tensor, framed, number, value_info};
+use super::{Writer, cast, value_info};
 use crate::bundle::proto::TensorProto;
 use crate::error::Result;
-use crate::quantize::SkippedTensor;
 use crate::quantize::half_precision::{self, BLOCK, ScaleGroup};
+use crate::quantize::outcome::SkippedTensor;
+use crate::quantize::output::{external_tensor, framed, number};
 use crate::quantize::selection::TensorFormat;
 use crate::rewrite::edits::{int, node};
 use crate::rewrite::numbers::TensorValues;
@@ -22,7 +23,7 @@ impl Writer<'_> {
     /// Encodes the replacement for a stored tensor.
     pub(super) fn encode_tensor(&mut self, tensor: &TensorProto, place: Field) -> Result<Vec<u8>> {
         if let Some(form) = self.selection.forms.get(&tensor.name).copied()
-            && let Some(bytes) = self.source.float_bytes(tensor, place)
+            && let Some(bytes) = self.output.source.float_bytes(tensor, place)
         {
             let written = match form {
                 TensorFormat::Half | TensorFormat::Table => self.half(tensor, bytes, form)?,
@@ -30,15 +31,13 @@ impl Writer<'_> {
             };
             match written {
                 Ok(written) => {
-                    self.outcome.tensors += 1;
+                    self.output.outcome.tensors += 1;
                     return Ok(written);
                 }
-                Err(reason) => self.outcome.skipped.push(SkippedTensor { tensor: tensor.name.clone(), reason }),
+                Err(reason) => self.output.outcome.skipped.push(SkippedTensor { tensor: tensor.name.clone(), reason }),
             }
         }
-        let moved = self.moved_tensor(number::GRAPH_INITIALIZER, place)?;
-        let as_it_stands = || self.source.bytes().get(place.start..place.end).unwrap_or_default().to_vec();
-        Ok(moved.unwrap_or_else(as_it_stands))
+        self.output.unchanged_tensor(place)
     }
 
     fn half(&mut self, tensor: &TensorProto, bytes: &[u8], form: TensorFormat) -> Result<Result<Vec<u8>, String>> {
@@ -46,9 +45,9 @@ impl Writer<'_> {
             Ok(errors) => errors,
             Err(because) => return Ok(Err(because)),
         };
-        self.errors.add(&errors);
+        self.output.errors.add(&errors);
         let name = self.free_name(&tensor.name, "half");
-        let entries = self.data.append(bytes.len() as u64 / 2, |file| half_precision::write_half(bytes, file))?;
+        let entries = self.output.append(bytes.len() as u64 / 2, |file| half_precision::write_half(bytes, file))?;
         if form == TensorFormat::Table {
             self.widened.tables.insert(tensor.name.clone(), name.clone());
         } else {
@@ -69,16 +68,16 @@ impl Writer<'_> {
             Ok(checked) => checked,
             Err(because) => return Ok(Err(because)),
         };
-        self.errors.add(&errors);
+        self.output.errors.add(&errors);
         let [name, scale, shape, wide] =
             ["int8", "scale", "shape", "blocks"].map(|what| self.free_name(&tensor.name, what));
         let (count, of_columns) = (scales.len() as i64, form == TensorFormat::Columns);
         let write = |file: &mut BufWriter<File>| half_precision::write_scaled(bytes, shared, &scales, file);
-        let entries = self.data.append(bytes.len() as u64 / 4, write)?;
+        let entries = self.output.append(bytes.len() as u64 / 4, write)?;
         let blocks = [count, BLOCK as i64];
         let mut written =
             external_tensor(name.clone(), if of_columns { tensor.dims.as_slice() } else { &blocks }, INT8, entries);
-        let entries = self.data.append(4 * scales.len() as u64, |file| {
+        let entries = self.output.append(4 * scales.len() as u64, |file| {
             scales.iter().try_for_each(|scale| file.write_all(&scale.to_le_bytes()))
         })?;
         written.extend(external_tensor(scale.clone(), &[count], DType::F32, entries));

@@ -66,6 +66,7 @@ pub(super) fn open(
         _mapped: mapped,
         _held: options.held.clone(),
         component: options.component.clone(),
+        computes_in_half: options.computes_in_half,
         path: options.display_path.clone().unwrap_or_else(|| path.to_path_buf()),
     };
     Ok((graph, placement))

@@ -298,7 +298,7 @@ fn directories() -> Vec<Row> {
             .add("[model.unet]\ngraph = 'FIXTURES/variants/unet-nan.onnx'\n")
             .fails()
             .unseen_by_check()
-            .says(&["denoiser", "step 1 of 3", "256 non-finite values of 256"]),
+            .says(&["output out_sample of the unet at step 1 of 3", "256 non-finite values of 256"]),
         Row::new("inspecting nothing").command(&["inspect", "nowhere"]).says(&["nowhere"]),
         Row::new("a pipeline for nothing").command(&["init", "nowhere"]).says(&["nowhere"]),
     ]
