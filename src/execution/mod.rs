@@ -3,6 +3,7 @@
 mod batch;
 mod batching;
 mod conditions;
+mod decoding;
 mod denoising;
 mod event;
 mod finished_image;

@@ -88,7 +88,7 @@ pub const PROVIDERS: &[Provider] = &[
         requirements: requirement::NVIDIA,
         memory: Some("Cuda"),
         is_built_in: ep::CUDA::is_available,
-        register: register::by_name::<ep::CUDA>,
+        register: register::with_arena::<ep::CUDA>,
     },
     Provider {
         name: "tensorrt",
@@ -216,7 +216,7 @@ pub const PROVIDERS: &[Provider] = &[
         requirements: &[],
         memory: Some("Hip"),
         is_built_in: ep::ROCm::is_available,
-        register: register::by_name::<ep::ROCm>,
+        register: register::with_arena::<ep::ROCm>,
     },
     Provider {
         name: "xnnpack",
