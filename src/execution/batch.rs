@@ -6,13 +6,13 @@ use std::time::Instant;
 
 use ndarray::ArrayD;
 
-use super::decoding::unloaded;
 use super::denoising::{DenoisingLoop, LoopOutcome};
 use super::event::{ExecutionEvent, Observer};
 use super::finished_image::Timings;
 use super::interrupt::report;
 use super::parts::{Opener, Parts};
 use super::pool::Pool;
+use super::short_memory::unloaded;
 use crate::denoise::{BatchNoise, DeviceCopies, Evaluations};
 use crate::error::{Error, ErrorKind, Result};
 use crate::image;

@@ -11,6 +11,7 @@ use super::event::{ExecutionEvent, Observer};
 use super::finished_image::Timings;
 use super::interrupt::report;
 use super::parts::{Decoding, Opener};
+use super::short_memory::{unloaded, without_hint};
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::{self, Rgb8};
 use crate::plan::RunSettings;
@@ -169,20 +170,6 @@ impl ModelRun<'_> {
         self.pool.set_short_of_memory();
         self.stay = false;
         is_any_open
-    }
-}
-
-/// The warning after the other graphs were unloaded.
-pub(super) fn unloaded(error: &Error, next: &str) -> String {
-    let error = without_hint(error);
-    format!("{error}\n  the other graphs are unloaded, and {next}; device.offload = true unloads them from the start")
-}
-
-/// An error's text without its hint, for a warning that says what is done.
-fn without_hint(error: &Error) -> String {
-    match error {
-        Error::Memory { problem, .. } => Error::Memory { problem: problem.clone(), help: String::new() }.to_string(),
-        other => other.to_string(),
     }
 }
 

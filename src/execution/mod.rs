@@ -14,6 +14,7 @@ mod pool;
 mod position;
 mod previews;
 mod ready;
+mod short_memory;
 mod stages;
 mod verification;
 mod verification_report;

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::model::ModelPlan;
-use super::offloading::DeviceMemory;
 use super::run_plan::RunPlan;
 use crate::graph_cache::{GraphCache, Rows};
 use crate::session::usable_threads;
@@ -66,6 +65,15 @@ impl Sizes {
             decode_tile: request.decode_tile,
         }
     }
+}
+
+/// The memory of a device.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeviceMemory {
+    /// The device's name.
+    pub device: String,
+    /// All of its memory.
+    pub bytes: u64,
 }
 
 /// The losses that keep the memory of a run within `[device] memory`.

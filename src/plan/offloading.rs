@@ -2,22 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use super::execution_plan::ExecutionPlan;
+use super::execution_plan::{DeviceMemory, ExecutionPlan};
 use super::opening::Opening;
 use crate::memory;
 use crate::session::Runtime;
 
 /// The bytes of activations next to the weights of a large model.
 const BESIDE: u64 = 2 << 30;
-
-/// The memory of a device.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DeviceMemory {
-    /// The device's name.
-    pub device: String,
-    /// All of its memory.
-    pub bytes: u64,
-}
 
 impl ExecutionPlan {
     /// Reads the memory of the devices of all providers that are in use, as far as ONNX Runtime reports it.
