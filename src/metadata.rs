@@ -88,6 +88,9 @@ pub struct Record {
     /// The component that decoded the image, if it is not the VAE's own decoder: `tiny_vae_decoder`.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub decoder: Option<String>,
+    /// The side in latents of the tiles in which the image was decoded, if it was not decoded whole.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub decode_tile: Option<usize>,
     /// The number of evaluations, if it was reduced by a guidance interval or caching.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub fewer_evaluations: Option<FewerEvaluations>,
@@ -264,6 +267,7 @@ mod tests {
             precision: None,
             verified: Vec::new(),
             decoder: None,
+            decode_tile: None,
             fewer_evaluations: None,
             inputs: BTreeMap::from([("run.latents".into(), "0123".into())]),
             stages: Vec::new(),

@@ -18,6 +18,11 @@ pub struct Tiles {
 }
 
 impl Tiles {
+    /// Tiles of a decoder, which overlap by a quarter of their side.
+    pub fn of_decoder(size: usize) -> Self {
+        Self { size, stride: size - size / 4 }
+    }
+
     /// Returns true if a sample of this size needs more than one tile.
     pub fn is_split(&self, height: usize, width: usize) -> bool {
         height > self.size || width > self.size

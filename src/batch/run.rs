@@ -185,7 +185,9 @@ impl ImageBatch {
                 refused = observe(BatchEvent::Pipeline(event));
             }
         };
-        let pipeline = self.engine.open_spec(without_extra_images(self.spec.clone()), cancel, &mut notice)?;
+        let mut pipeline = self.engine.open_spec(without_extra_images(self.spec.clone()), cancel, &mut notice)?;
+        // An image's key is that of its request, which says how it is decoded.
+        pipeline.forbid_tiles();
         refused.map(|()| pipeline)
     }
 

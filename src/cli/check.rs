@@ -73,6 +73,11 @@ pub fn check(args: &CheckArgs, global: &Global, out: &mut dyn Write) -> Result<(
             output::text(out, &format!("{key}previews every {every} are made {}\n", preview.source))?;
         }
     }
+    for plan in plan.executions() {
+        if let Some(remark) = plan.offload_remark() {
+            output::text(out, &format!("{remark}\n"))?;
+        }
+    }
     for (key, model) in models() {
         output::text(out, &defaults(key, model))?;
     }

@@ -136,6 +136,7 @@ pub(super) fn add_timings(total: &mut Timings, other: &Timings) {
     total.denoise += other.denoise;
     total.preview += other.preview;
     total.decode += other.decode;
+    total.tiled += other.tiled;
     total.texts += other.texts;
     total.calls += other.calls;
     total.evaluations += other.evaluations;

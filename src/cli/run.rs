@@ -288,14 +288,15 @@ fn read_spec(args: &RunArgs) -> Result<(Spec, Option<Replay>)> {
 }
 
 fn summary(precision: &str, timings: &Timings, found: f64, opened: f64, saving: f64, total: f64) {
-    let Timings { open, prepare, preview, decode, .. } = *timings;
+    let Timings { open, prepare, preview, decode, tiled, .. } = *timings;
+    let tiles = if tiled > 0 { format!(" ({} in tiles)", count_of(tiled, "image")) } else { String::new() };
     let opened = opened + open;
     let mut denoising = denoising(timings);
     if preview > 0.0 {
         denoising.push_str(&format!(" · previews {preview:.2} s"));
     }
     output::say(&format!(
-        "{}runtime {found:.2} s · model {opened:.2} s · prompts {prepare:.2} s · {denoising} · decoding {decode:.2} s · \
+        "{}runtime {found:.2} s · model {opened:.2} s · prompts {prepare:.2} s · {denoising} · decoding {decode:.2} s{tiles} · \
          writing {saving:.2} s · in all {total:.2} s",
         if precision == FLOAT32 { String::new() } else { format!("{precision} · ") }
     ));

@@ -221,6 +221,9 @@ impl ImageWriter<'_> {
         if !record.verified.is_empty() {
             object["verified"] = record.verified.clone().into();
         }
+        if let Some(side) = record.decode_tile {
+            object["decode_tile"] = side.into();
+        }
         if let Some(decoder) = record.tiny_decoder() {
             object["decoder"] = decoder.into();
         }

@@ -107,6 +107,7 @@ impl<'a> Control<'a> {
     }
 
     fn run(&mut self, inputs: &ControlInputs<'_>, scale: f64, call: Call, cancel: &Cancel) -> Result<Vec<ArrayD<f32>>> {
+        self.session.keep_memory(!call.is_last());
         let rows = inputs.sample.shape()[0];
         let chunk = self.signature.batch.unwrap_or(rows).max(1);
         let padded = rows.div_ceil(chunk) * chunk;

@@ -287,6 +287,7 @@ impl<'a> GraphDenoiser<'a> {
                 (if layers == Layers::All { &mut *self.session } else { own }, Some(seam))
             }
         };
+        session.keep_memory(!call.is_last());
         let text_tokens = self.condition.tokens();
         let outputs = self.output.shape()[1];
         let formed = &mut self.formed;

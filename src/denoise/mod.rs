@@ -49,6 +49,11 @@ pub struct Call {
 }
 
 impl Call {
+    /// True for the last evaluation of the run.
+    pub fn is_last(self) -> bool {
+        self.index + 1 == self.total
+    }
+
     /// Returns the scheduler step of this evaluation, counted from 0.
     pub fn step(self) -> usize {
         self.index / self.order.max(1)

@@ -24,7 +24,7 @@ struct EngineSettings {
 }
 
 /// Keys of `[device]` that stand at the top of the settings, as the flat fields of a request do.
-const DEVICE_FIELDS: [&str; 12] = [
+const DEVICE_FIELDS: [&str; 13] = [
     "provider",
     "provider_library",
     "threads",
@@ -34,6 +34,7 @@ const DEVICE_FIELDS: [&str; 12] = [
     "precision",
     "fast_convolutions",
     "offload",
+    "free_activations",
     "memory_budget",
     "overcommit",
     "verify",

@@ -125,6 +125,11 @@ impl Pipeline {
         Ok(timings)
     }
 
+    /// Has runs fail for which no memory is left, rather than decode in tiles that the request does not have.
+    pub fn forbid_tiles(&mut self) {
+        self.execution.forbid_tiles();
+    }
+
     /// Names files in records as another record does, from which this pipeline was read.
     pub fn set_record_names(&mut self, names: RecordNames) {
         self.names = names;

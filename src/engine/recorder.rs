@@ -125,6 +125,7 @@ impl Recorder {
             precision: self.precision.clone(),
             verified: self.verifications.iter().map(ComponentVerification::to_line).collect(),
             decoder: self.decoders.first().cloned().flatten(),
+            decode_tile: image.decode_tile,
             inputs,
             fewer_evaluations: fewer_evaluations(&whole, image.evaluations.first()),
             stages,

@@ -4,17 +4,18 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
-use ndarray::{ArrayD, Axis, Slice};
+use ndarray::ArrayD;
 
 use super::denoising::{DenoisingLoop, LoopOutcome};
 use super::event::{ExecutionEvent, Observer};
 use super::finished_image::Timings;
 use super::interrupt::report;
-use super::parts::{Decoding, Opener, Parts};
+use super::parts::{Opener, Parts};
 use super::pool::Pool;
+use super::short_memory::unloaded;
 use crate::denoise::{BatchNoise, DeviceCopies, Evaluations};
-use crate::error::Result;
-use crate::image::{self, Rgb8};
+use crate::error::{Error, ErrorKind, Result};
+use crate::image;
 use crate::plan::{ControlPart, ExecutionPlan, RunPlan, RunSettings};
 use crate::scheduler::Scheduler;
 use crate::session::{Cancel, Runtime};
@@ -56,7 +57,7 @@ pub(super) struct DenoisedBatch {
     pub(super) indices: Range<usize>,
     /// `[n, c, h/f, w/f]`.
     pub(super) latents: ArrayD<f32>,
-    paste: Option<Paste>,
+    pub(super) paste: Option<Paste>,
     pub(super) calls: usize,
     pub(super) evaluations: Evaluations,
     /// The copies of a loop on the provider's device; `None` if it was the host's.
@@ -77,6 +78,7 @@ impl<'a> ModelRun<'a> {
     ) -> Self {
         pool.close_damaged(plan.graph_cache.as_ref());
         let encodings = pool.encodings(plan);
+        let stay = stay && !pool.is_short_of_memory();
         Self { plan, request, runtime, pool, parts: Parts::default(), encodings, stay, cancel }
     }
 
@@ -102,8 +104,9 @@ impl<'a> ModelRun<'a> {
         let control_images = self.control_images()?;
         self.release(|parts| &mut parts.beginning);
         let opening = Instant::now();
-        let mut opener = Opener::new(self.plan, self.runtime, self.pool, self.cancel, observer);
-        let parts = opener.denoising(&mut self.parts, self.stay)?;
+        self.open_denoising(observer)?;
+        let parts =
+            self.parts.denoising.as_mut().ok_or_else(|| Error::internal("pipeline", "the denoiser is closed"))?;
         opened += opening.elapsed();
         let prepared = Instant::now();
         let denoising = DenoisingLoop {
@@ -130,45 +133,23 @@ impl<'a> ModelRun<'a> {
         Ok(DenoisedBatch { indices, latents, paste, calls, evaluations, device_copies, settings, seconds })
     }
 
-    /// Makes the image of one row of a batch, and returns it with the seconds that decoding took.
-    pub(super) fn decode(
-        &mut self,
-        batch: &DenoisedBatch,
-        row: usize,
-        observer: &mut Observer<'_>,
-        timings: &mut Timings,
-    ) -> Result<(Rgb8, f64)> {
-        let (plan, request, cancel) = (self.plan, self.request, self.cancel);
-        let (index, of) = (batch.indices.start + row, request.total_images());
-        let opening = Instant::now();
-        let mut opener = Opener::new(plan, self.runtime, self.pool, cancel, observer);
-        let Decoding { decoder } = opener.decoding(&mut self.parts)?;
-        timings.open += opening.elapsed().as_secs_f64();
-        report(observer, cancel, ExecutionEvent::Decoding { index, of })?;
-        let decoding = Instant::now();
-        let latents = batch.latents.slice_axis(Axis(0), Slice::from(row..=row));
-        let [_, height, width] = plan.model.sample_shape(request.width, request.height);
-        let tiles = plan.decoding_tiles(request.tiles).filter(|tiles| tiles.is_split(height, width));
-        let pixels = match (&mut *decoder, tiles) {
-            (Some((_, decoder)), None) => decoder.decode(latents.view(), cancel)?,
-            (Some((_, decoder)), Some(tiles)) => decoder.decode_tiled(latents.view(), tiles, cancel)?,
-            (None, _) => latents.to_owned(),
-        };
-        let pixels = match &batch.paste {
-            Some(paste) => paste.into(&pixels)?,
-            None => pixels,
-        };
-        let took = decoding.elapsed();
-        timings.decode += took.as_secs_f64();
-        if row + 1 == batch.indices.len() {
-            self.release(|parts| &mut parts.decoding);
+    /// Opens the graphs that the denoising loop runs, if no memory is left once more after the others are unloaded.
+    fn open_denoising(&mut self, observer: &mut Observer<'_>) -> Result<()> {
+        let mut opener = Opener::new(self.plan, self.runtime, self.pool, self.cancel, observer);
+        let opened = opener.denoising(&mut self.parts, self.stay).map(drop);
+        match opened {
+            Err(error) if error.kind() == ErrorKind::Memory && self.unload_others() => {
+                let warning = unloaded(&error, "the denoiser is opened again");
+                report(observer, self.cancel, ExecutionEvent::Warning(warning))?;
+                let mut opener = Opener::new(self.plan, self.runtime, self.pool, self.cancel, observer);
+                opener.denoising(&mut self.parts, false).map(drop)
+            }
+            opened => opened,
         }
-        self.wait_checked()?;
-        Ok((image::from_tensor(pixels.view())?, took.as_secs_f64()))
     }
 
     /// Closes a part that has done its work, if parts are not kept open.
-    fn release<T>(&mut self, part: impl FnOnce(&mut Parts) -> &mut Option<T>) {
+    pub(super) fn release<T>(&mut self, part: impl FnOnce(&mut Parts) -> &mut Option<T>) {
         if !self.stay {
             *part(&mut self.parts) = None;
         }
@@ -176,7 +157,7 @@ impl<'a> ModelRun<'a> {
 
     /// Waits until the optimized graphs that were opened are checked, so that no image is handed out that a damaged one
     /// made.
-    fn wait_checked(&self) -> Result<()> {
+    pub(super) fn wait_checked(&self) -> Result<()> {
         self.plan.graph_cache.as_ref().map_or(Ok(()), |cache| cache.wait_checked(self.cancel))
     }
 

@@ -170,6 +170,7 @@ impl<'a> Trial<'a> {
         let output = plan.model.model.denoiser.output.name.clone();
         let mut opened = || {
             let mut session = cache.open(runtime, graph, &opening.passes, &options, &mut tell)?;
+            session.keep_memory(true);
             let length = session.run(&views(&inputs), &[&output], cancel)?.iter().map(ArrayD::len).sum();
             Ok((session, length))
         };

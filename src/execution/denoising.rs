@@ -81,7 +81,7 @@ impl DenoisingLoop<'_> {
             first,
             of,
             preview: preview.as_mut().zip(plan.model.preview.as_ref().map(|preview| preview.every)),
-            tiles: plan.decoding_tiles(request.tiles).filter(|tiles| tiles.is_split(height, width)),
+            tiles: plan.decoding_tiles().filter(|tiles| tiles.is_split(height, width)),
             cache: plan.graph_cache.as_ref(),
             cancel,
             calls: 0,

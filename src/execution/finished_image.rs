@@ -21,6 +21,8 @@ pub struct FinishedImage {
     pub seed: u64,
     /// Its pixels.
     pub pixels: Rgb8,
+    /// The side in latents of the tiles in which it was decoded; `None` if it was decoded whole.
+    pub decode_tile: Option<usize>,
     /// Its final latents `[c, h/f, w/f]`, before the division by the scaling factor.
     pub latents: ArrayD<f32>,
     /// Calls of the denoiser, of all stages so far.
@@ -51,6 +53,8 @@ pub struct Timings {
     pub preview: f64,
     /// Latents to pixels.
     pub decode: f64,
+    /// Images that were decoded in tiles.
+    pub tiled: usize,
     /// Prompts and negative prompts that were encoded: each one once, as long as it is remembered.
     pub texts: usize,
     /// Calls of the denoiser, each for a whole batch.

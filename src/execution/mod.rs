@@ -3,6 +3,7 @@
 mod batch;
 mod batching;
 mod conditions;
+mod decoding;
 mod denoising;
 mod event;
 mod finished_image;
@@ -13,6 +14,7 @@ mod pool;
 mod position;
 mod previews;
 mod ready;
+mod short_memory;
 mod stages;
 mod verification;
 mod verification_report;

@@ -52,6 +52,11 @@ impl Execution {
         Ok(execution)
     }
 
+    /// Has runs fail for which no memory is left, rather than decode in tiles that the request does not have.
+    pub fn forbid_tiles(&mut self) {
+        self.pool.forbid_tiles();
+    }
+
     /// Opens every graph of a plan that is not open yet.
     ///
     /// # Errors
@@ -92,6 +97,7 @@ impl Execution {
     }
 
     fn make(&mut self, plan: &Plan, is_last: bool, cancel: &Cancel, observer: &mut Observer<'_>) -> Result<Timings> {
+        self.pool.begin_run();
         let models = self.ready(plan, false, cancel, observer)?;
         if is_last {
             self.close_others(&models);

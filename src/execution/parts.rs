@@ -262,7 +262,7 @@ impl<'a> Opener<'a> {
     /// A linear map fitted to the decoder: the one that makes the images, where it does.
     fn fitted(&mut self, part: &Part<VaeDecoderSignature>, parts: &mut Parts, stay: bool) -> Result<LinearColors> {
         let (plan, cancel) = (self.plan, self.cancel);
-        let (sizes, tiles) = (plan.sizes, plan.decoding_tiles(plan.sizes.tiles));
+        let (sizes, tiles) = (plan.sizes, plan.decoding_tiles());
         let [channels, height, width] = plan.model.sample_shape(sizes.width, sizes.height);
         let (height, width) = tiles.map_or((height, width), |tiles| tiles.tile_size(height, width));
         let key = (SessionKey::new(plan, &plan.opening(part)), [height, width]);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::bundle::ComponentKind;
 use crate::graph_cache::{GraphCache, Rows};
-use crate::plan::{ExecutionPlan, Opening, Sizes, TextPart};
+use crate::plan::{ExecutionPlan, ModelPlan, Opening, Sizes, TextPart};
 use crate::rewrite::Pass;
 use crate::session::{Cancel, ProviderChoice, Session, SessionOptions};
 use crate::spec::DeviceSpec;
@@ -35,6 +35,8 @@ pub(super) struct SessionKey {
     providers: Vec<ProviderChoice>,
     threads: Option<usize>,
     callers: usize,
+    uses_arena: bool,
+    frees_memory: bool,
     config: Vec<(String, String)>,
     axes: Vec<(String, usize)>,
     edits: Vec<ByteEdit>,
@@ -48,8 +50,18 @@ impl SessionKey {
     /// The key of a graph that `plan` opens.
     pub(super) fn new(plan: &ExecutionPlan, opening: &Opening<'_>) -> Self {
         let kind = opening.kind;
-        let SessionOptions { component, providers, threads, callers, config, axes, edits, .. } =
-            session_options(plan, opening, &Cancel::new());
+        let SessionOptions {
+            component,
+            providers,
+            threads,
+            callers,
+            uses_arena,
+            frees_memory,
+            config,
+            axes,
+            edits,
+            ..
+        } = session_options(plan, opening, &Cancel::new());
         let cache = plan.cache_for(kind).map(|cache| cache.folder().to_path_buf());
         let is_text = kind.text_encoder_number().is_some();
         let scale = |lora: &crate::lora::Lora| if is_text { lora.text_encoder_scale } else { lora.denoiser_scale };
@@ -68,6 +80,8 @@ impl SessionKey {
             providers,
             threads,
             callers,
+            uses_arena,
+            frees_memory,
             config,
             axes,
             edits,
@@ -174,6 +188,18 @@ pub(super) struct Pool {
     /// The damaged files of a cache when its graphs were opened.
     damages: Vec<(PathBuf, usize)>,
     told: BTreeSet<String>,
+    short: ShortMemory,
+}
+
+/// The fallbacks of a run for which no memory was left.
+#[derive(Default)]
+struct ShortMemory {
+    /// True if no image may be decoded in tiles that its request does not have.
+    forbids_tiles: bool,
+    /// True if graphs are unloaded as soon as they have done their work.
+    unloads: bool,
+    /// The sides in latents of the tiles in which models decode, by the graphs of their decoders.
+    decode_tiles: Vec<(PathBuf, usize)>,
 }
 
 impl Pool {
@@ -186,6 +212,41 @@ impl Pool {
     /// Puts an open graph in.
     pub(super) fn put(&mut self, key: SessionKey, session: Session) {
         self.idle.push((key, session));
+    }
+
+    /// Begins a run, which has all the memory that there is now.
+    pub(super) fn begin_run(&mut self) {
+        self.short = ShortMemory { forbids_tiles: self.short.forbids_tiles, ..ShortMemory::default() };
+    }
+
+    pub(super) fn has_open(&self) -> bool {
+        !self.idle.is_empty()
+    }
+
+    pub(super) fn may_tile(&self) -> bool {
+        !self.short.forbids_tiles
+    }
+
+    pub(super) fn forbid_tiles(&mut self) {
+        self.short.forbids_tiles = true;
+    }
+
+    pub(super) fn is_short_of_memory(&self) -> bool {
+        self.short.unloads
+    }
+
+    pub(super) fn set_short_of_memory(&mut self) {
+        self.short.unloads = true;
+    }
+
+    /// The side of the tiles in which this model decodes in this run since no memory was left for the whole image.
+    pub(super) fn decode_tile(&self, model: &ModelPlan) -> Option<usize> {
+        let path = &model.decoder.as_ref()?.graph.path;
+        self.short.decode_tiles.iter().rfind(|(own, _)| own == path).map(|(_, side)| *side)
+    }
+
+    pub(super) fn set_decode_tile(&mut self, model: &ModelPlan, side: usize) {
+        self.short.decode_tiles.extend(model.decoder.iter().map(|part| (part.graph.path.clone(), side)));
     }
 
     /// True if a run at these sizes was found to fit.

@@ -34,6 +34,7 @@ impl Execution {
             let chosen = self.choose_providers(&mut model);
             let chosen = if plan.stages.is_empty() { chosen } else { chosen.map_err(|e| e.in_stage(key_of(plan, at))) };
             of_stage.extend(chosen?);
+            model.read_device_memory(&self.runtime);
             let request = request_of(plan, at).0;
             model.sizes = Sizes::of(request, &model.model.model);
             model.measured_rows = batching::known(&model, &self.runtime, &mut self.pool)?;
@@ -156,7 +157,5 @@ fn keys(model: &ExecutionPlan) -> Vec<SessionKey> {
 
 /// True if a model's graphs stay open once they have done their work.
 fn stays_open(model: &ExecutionPlan, pool: &Pool) -> bool {
-    let openings = openings(model);
-    let unopened = openings.iter().filter(|opening| !pool.is_open(&SessionKey::new(model, opening)));
-    model.keeps_open(unopened.map(|opening| opening.weight_bytes).sum())
+    model.keeps_open(&|opening| pool.is_open(&SessionKey::new(model, opening)))
 }

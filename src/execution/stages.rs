@@ -116,8 +116,10 @@ impl<'a> StageRun<'a> {
         image: &mut StageImage,
         observer: &mut Observer<'_>,
     ) -> Result<()> {
-        let (pixels, seconds) = self.run.decode(batch, row, observer, self.timings)?;
-        image.seconds += seconds;
+        let decoded = self.run.decode(batch, row, observer, self.timings)?;
+        image.seconds += decoded.seconds;
+        image.settings.pop();
+        image.settings.push(decoded.settings);
         // Records name an image by the file's own tables, whatever stages it went through.
         let (base, index) = (&self.plan.request, batch.indices.start + row);
         let prompt = index / base.images.max(1);
@@ -126,7 +128,8 @@ impl<'a> StageRun<'a> {
             prompt: base.task.labels().get(prompt).cloned().unwrap_or_default(),
             negative_prompt: base.negative_prompt(prompt).to_owned(),
             seed: base.seed_of(index),
-            pixels,
+            pixels: decoded.pixels,
+            decode_tile: decoded.tile,
             latents: image.latents.index_axis(Axis(0), 0).to_owned(),
             calls: image.calls,
             evaluations: image.evaluations.clone(),

@@ -1,12 +1,13 @@
 //! The way in which a model runs on this machine.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::model::ModelPlan;
 use super::run_plan::RunPlan;
 use crate::graph_cache::{GraphCache, Rows};
 use crate::session::usable_threads;
-use crate::spec::DeviceSpec;
+use crate::spec::{DecodeTile, DeviceSpec};
 use crate::task::TaskModel;
 use crate::tiles::Tiles;
 
@@ -25,6 +26,10 @@ pub struct ExecutionPlan {
     pub measured_rows: Option<Rows>,
     /// The cache of graphs that are optimized for this machine; `None` opens them as they are.
     pub graph_cache: Option<GraphCache>,
+    /// The memory of the devices in use, by their providers, as far as it is known ([`ExecutionPlan::read_device_memory`]).
+    pub device_memory: BTreeMap<String, DeviceMemory>,
+    /// False if graphs are opened without ONNX Runtime's arena, since memory is short.
+    pub uses_arenas: bool,
     /// Remarks on the memory budget.
     pub(super) remarks: Vec<String>,
 }
@@ -43,6 +48,8 @@ pub struct Sizes {
     pub height: usize,
     /// The tiles in which denoiser and decoder work, where they do.
     pub tiles: Option<Tiles>,
+    /// The tiles in which the decoder works, if it is chosen.
+    pub decode_tile: DecodeTile,
 }
 
 impl Sizes {
@@ -55,8 +62,18 @@ impl Sizes {
             width: request.width,
             height: request.height,
             tiles: request.tiles,
+            decode_tile: request.decode_tile,
         }
     }
+}
+
+/// The memory of a device.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeviceMemory {
+    /// The device's name.
+    pub device: String,
+    /// All of its memory.
+    pub bytes: u64,
 }
 
 /// The losses that keep the memory of a run within `[device] memory`.
@@ -74,7 +91,17 @@ impl ExecutionPlan {
     /// Plans a model for a request, with nothing measured and no cache.
     pub(super) fn new(model: Arc<ModelPlan>, request: &RunPlan, device: DeviceSpec) -> Self {
         let sizes = Sizes::of(request, &model.model);
-        Self { model, device, sizes, memory_budget: None, measured_rows: None, graph_cache: None, remarks: Vec::new() }
+        Self {
+            model,
+            device,
+            sizes,
+            memory_budget: None,
+            measured_rows: None,
+            graph_cache: None,
+            device_memory: BTreeMap::new(),
+            uses_arenas: true,
+            remarks: Vec::new(),
+        }
     }
 
     /// Returns warnings to show before a run.
@@ -109,8 +136,25 @@ impl ExecutionPlan {
         self.device.threads.map(|threads| threads.min(most))
     }
 
-    /// The tiles in which decoders work in a request of these tiles, if they do.
-    pub fn decoding_tiles(&self, asked: Option<Tiles>) -> Option<Tiles> {
-        asked.or(self.memory_budget.and_then(|memory_budget| memory_budget.tiles))
+    /// The same plan without ONNX Runtime's arenas, and with its decoder working in tiles of this side, in latents, if one is
+    /// given.
+    pub fn with_less_memory(&self, decode_tile: Option<usize>) -> Self {
+        let decode_tile = decode_tile.map_or(self.sizes.decode_tile, DecodeTile::Side);
+        Self { sizes: Sizes { decode_tile, ..self.sizes }, uses_arenas: false, ..self.clone() }
+    }
+
+    /// The tiles in which decoders work, if they do.
+    pub fn decoding_tiles(&self) -> Option<Tiles> {
+        let of_budget = self.memory_budget.and_then(|memory_budget| memory_budget.tiles);
+        decoding_tiles(self.sizes.decode_tile, self.sizes.tiles.or(of_budget))
+    }
+}
+
+/// The tiles in which decoders work: those that are chosen for them, or else the `others`.
+pub(super) fn decoding_tiles(chosen: DecodeTile, others: Option<Tiles>) -> Option<Tiles> {
+    match chosen {
+        DecodeTile::IfNeeded => others,
+        DecodeTile::Never => None,
+        DecodeTile::Side(side) => Some(Tiles::of_decoder(side)),
     }
 }

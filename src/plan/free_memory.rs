@@ -46,7 +46,7 @@ impl ExecutionPlan {
         let mut most = 0;
         let is_counted = |opening: &Opening<'_>| counted(opening) != CountedMemory::None;
         let openings: Vec<_> = self.openings().into_iter().filter(is_counted).collect();
-        let stays = self.keeps_open(openings.iter().map(|opening| opening.weight_bytes).sum());
+        let stays = self.keeps_open(&|opening| counted(opening) == CountedMemory::None);
         for opening in openings.iter().filter(|opening| self.runs_on_cpu(opening)) {
             let [private, mapped] = self.least(opening, counted(opening))?;
             if private > most || need.component.is_empty() {

@@ -2,10 +2,14 @@
 
 use super::execution_plan::{ExecutionPlan, MemoryBudget};
 use super::opening::Opening;
+use super::part::Part;
+use super::run_plan::RunPlan;
 use super::sources::ModelSources;
-use crate::bundle::ComponentKind;
+use crate::bundle::{ComponentKind, VaeDecoderSignature};
 use crate::error::{Error, Result};
 use crate::rewrite::Footprint;
+use crate::scheduler::LinearSteps;
+use crate::spec::{DecodeTile, DenoisingLoop};
 use crate::tiles::Tiles;
 
 /// The bytes of a process without its graphs: its code, ONNX Runtime's, and an image or two.
@@ -25,7 +29,7 @@ impl ExecutionPlan {
     ///
     /// # Errors
     /// [`Error::Input`] naming the part that does not fit in any way, and what it needs.
-    pub(super) fn keep_within(&mut self, budget: u64, sources: &ModelSources) -> Result<()> {
+    pub(super) fn keep_within(&mut self, budget: u64, request: &RunPlan, sources: &ModelSources) -> Result<()> {
         if !self.openings().iter().all(|opening| self.can_be_cached(opening.kind)) {
             return Err(Error::input(
                 "device.memory_budget",
@@ -52,9 +56,28 @@ impl ExecutionPlan {
             self.require(kind, budget, self.needed(&opening, 1, sources)?)?;
         }
         self.remarks.extend(remarks);
-        let denoises_alone = self.denoises_alone(budget, sources)?;
+        let denoises_alone = self.denoises_alone(budget, self.step_stacks(request)?, sources)?;
         self.memory_budget = Some(MemoryBudget { denoises_alone, ..MemoryBudget::default() });
         self.fit_decoder(budget, sources)
+    }
+
+    /// Returns the sides in latents of tiles to try in turn if no memory is left to decode the whole image, or tiles of the side
+    /// `known`: half of that again and again. None if the request chooses how it is decoded, or the decoder's size is fixed.
+    pub fn smaller_decode_tiles(&self, known: Option<usize>) -> Vec<usize> {
+        let [_, height, width] = self.model.sample_shape(self.sizes.width, self.sizes.height);
+        let is_open = self.sizes.decode_tile == DecodeTile::IfNeeded && self.decoding_tiles().is_none();
+        let longest = if is_open && self.decodes_any_size() { known.unwrap_or(height.max(width)) } else { 0 };
+        let half = |side: &usize| Some((side / 2).next_multiple_of(STEP_OF_TILES)).filter(|half| half < side);
+        let sides = std::iter::successors(Some(longest), half).skip(1);
+        sides.take_while(|side| *side >= SMALLEST_TILE).collect()
+    }
+
+    /// True if the decoder's height and width are free.
+    fn decodes_any_size(&self) -> bool {
+        let sides = |part: &Part<VaeDecoderSignature>| {
+            part.signature.latent.shape.iter().skip(2).all(|dim| dim.fixed().is_none())
+        };
+        self.model.decoder.as_ref().is_some_and(sides)
     }
 
     /// Requires a cache for optimized graphs where the memory is kept within a budget.
@@ -73,9 +96,10 @@ impl ExecutionPlan {
     }
 
     /// True if only one run of the denoiser fits at a time.
-    fn denoises_alone(&self, budget: u64, sources: &ModelSources) -> Result<bool> {
+    fn denoises_alone(&self, budget: u64, step_stacks: u64, sources: &ModelSources) -> Result<bool> {
         let kind = self.model.denoiser.kind;
         let mut beside = self.model.controls.iter().map(|control| control.part.graph.weight_bytes).sum::<u64>();
+        beside = beside.saturating_add(step_stacks);
         if let Some(part) = self.model.preview_decoder() {
             beside = beside.saturating_add(self.needed_beside(&self.opening(part), 1, sources)?);
         }
@@ -92,15 +116,38 @@ impl ExecutionPlan {
         Ok(true)
     }
 
+    /// Bytes that a denoising loop on the device holds of all steps: noise if the scheduler draws any, and the latents that
+    /// a mask preserves; the larger part of them twice while it is copied.
+    fn step_stacks(&self, request: &RunPlan) -> Result<u64> {
+        if self.device.denoising_loop != DenoisingLoop::Device {
+            return Ok(0);
+        }
+        let [channels, height, width] = self.model.sample_shape(request.width, request.height);
+        let build = || request.scheduler.build(&request.schedule(1));
+        let scheduler = build()?;
+        let span = request.scheduler.span(scheduler.as_ref(), request.denoising_start, request.denoising_end)?;
+        let outputs = self.model.model.denoiser.out_channels.map_or(1, |outputs| (outputs / channels.max(1)).max(1));
+        let steps = span.len() as u64;
+        let Some(found) = LinearSteps::find(build, span, outputs)? else { return Ok(0) };
+        let is_masked = request.task.images().iter().any(|(key, _)| *key == "mask");
+        let stacks = u64::from(found.draws_noise) + u64::from(is_masked);
+        let stack = steps * (request.batch * channels * height * width * size_of::<f32>()) as u64;
+        Ok(if stacks > 0 { stack.saturating_mul(stacks + 1) } else { 0 })
+    }
+
     /// Leaves in `memory_budget` what the decoder needs given up.
     fn fit_decoder(&mut self, budget: u64, sources: &ModelSources) -> Result<()> {
         let (Some(part), sizes) = (&self.model.decoder, self.sizes) else { return Ok(()) };
         let kind = part.kind;
-        let is_free = part.signature.latent.shape.iter().skip(2).all(|dim| dim.fixed().is_none());
+        let is_free = self.decodes_any_size();
         let [_, height, width] = self.model.sample_shape(sizes.width, sizes.height);
-        let longest = if is_free && sizes.tiles.is_none() { height.max(width) } else { 0 };
+        let longest = if is_free && sizes.tiles.is_none() && sizes.decode_tile == DecodeTile::IfNeeded {
+            height.max(width)
+        } else {
+            0
+        };
         let sizes = (SMALLEST_TILE..longest).rev().filter(|size| size % STEP_OF_TILES == 0);
-        let mut tiles: Vec<Tiles> = sizes.map(|size| Tiles { size, stride: size - size / 4 }).collect();
+        let mut tiles: Vec<Tiles> = sizes.map(Tiles::of_decoder).collect();
         // Those first that repeat the least where they overlap; of equal ones the largest, as it was.
         tiles.sort_by_key(|tiles| tiles.area(height, width));
         let tiles = tiles.into_iter().map(|tiles| (true, Some(tiles)));

@@ -4,7 +4,6 @@ use super::execution_plan::ExecutionPlan;
 use super::part::Part;
 use crate::bundle::{ComponentKind, GraphFile};
 use crate::graph_cache::{GraphCache, Rows};
-use crate::memory;
 use crate::rewrite::Pass;
 use crate::session::{ProviderChoice, SessionOptions, WeightFile, find_provider};
 use crate::spec::{Batching, DenoisingLoop};
@@ -117,13 +116,11 @@ impl ExecutionPlan {
         on_processor && self.device.optimize && !is_changed
     }
 
-    /// True if parts stay open for the next image once they have done their work: as the pipeline file says, or if the
-    /// machine has room for the `unopened` bytes of weights that are still to be opened.
-    pub fn keeps_open(&self, unopened: u64) -> bool {
-        /// The bytes of activations next to the weights of a large model.
-        const BESIDE: u64 = 2 << 30;
-        let fits = || memory::available().is_none_or(|free| unopened + BESIDE.min(unopened) < free);
-        self.device.offload.map_or_else(|| self.memory_budget.is_none() && fits(), |offload| !offload)
+    /// True if the memory of a component's activations is freed after its last run for an image: as `[device]
+    /// free_activations` says, or on the CPU.
+    pub fn frees_activations(&self, kind: ComponentKind) -> bool {
+        let is_on_cpu = || self.device.providers_of(kind).iter().all(|name| name == "cpu");
+        self.device.free_activations.unwrap_or_else(is_on_cpu)
     }
 
     /// True if a component is compared with the CPU before it is first used: as `[device] verify` says, or on providers other
@@ -163,6 +160,8 @@ impl ExecutionPlan {
             providers: self.device.providers_of(kind).iter().map(choice).collect(),
             threads: self.threads(),
             axes: self.fixed_axes(kind),
+            uses_arena: self.uses_arenas,
+            frees_memory: self.frees_activations(kind),
             callers: if kind == self.model.denoiser.kind { self.callers() } else { 1 },
             computes_in_half: self.computes_in_half(kind),
             ..SessionOptions::default()
@@ -236,6 +235,12 @@ impl ExecutionPlan {
     /// True if the denoiser runs on the CPU alone.
     pub fn denoises_on_cpu(&self) -> bool {
         self.device.providers_of(self.model.denoiser.kind).iter().all(|name| name == "cpu")
+    }
+
+    /// True if the decoder runs on the CPU alone.
+    pub fn decodes_on_cpu(&self) -> bool {
+        let is_on_cpu = |kind| self.device.providers_of(kind).iter().all(|name| name == "cpu");
+        self.model.decoder.as_ref().is_some_and(|part| is_on_cpu(part.kind))
     }
 
     /// Returns the options for opening a part's graph.

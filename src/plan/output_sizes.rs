@@ -18,7 +18,7 @@ impl ExecutionPlan {
         let (model, sizes) = (&*self.model, self.sizes);
         let [_, height, width] = model.sample_shape(sizes.width, sizes.height);
         let pixels = |latent: [usize; 2]| latent.map(|side| side * model.spatial_factor);
-        let tiles = self.decoding_tiles(sizes.tiles);
+        let tiles = self.decoding_tiles();
         let latent = tiles.map_or((height, width), |tiles| tiles.tile_size(height, width)).into();
         for part in model.decoder.iter().chain(model.preview_decoder()) {
             check(part, [&part.signature.latent, &part.signature.output], latent, pixels(latent), sources)?;

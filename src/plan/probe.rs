@@ -129,7 +129,7 @@ impl ExecutionPlan {
         let signature = &model.model.denoiser;
         let decodes = model.decoder.iter().chain(model.preview_decoder()).any(|part| part.kind == kind);
         let denoises = kind == model.denoiser.kind;
-        let tiles = if decodes { self.decoding_tiles(sizes.tiles) } else { sizes.tiles.filter(|_| denoises) };
+        let tiles = if decodes { self.decoding_tiles() } else { sizes.tiles.filter(|_| denoises) };
         let [_, height, width] = model.sample_shape(sizes.width, sizes.height);
         let (height, width) = tiles.map_or((height, width), |tiles| tiles.tile_size(height, width));
         let text = model.text.iter().flat_map(|text| &text.encoders).find(|text| text.part.kind == kind);

@@ -155,6 +155,7 @@ impl Choices {
             height: self.size.1,
             latents: self.latents,
             tiles: spec.run.tiles,
+            decode_tile: spec.run.decode_tile,
             input_limit: spec.run.input_limit(),
             batch: if is_alone { 1 } else { evaluations::largest_batch(spec, total_images) },
             only: None,
@@ -199,7 +200,7 @@ fn check_model(
         model.remarks.extend(of_prompts.into_iter().flatten());
     }
     if let Some(size) = size {
-        problems.unless(model.check_shapes(size, spec.run.tiles));
+        problems.unless(model.check_shapes(size, spec.run.tiles, spec.run.decode_tile));
     }
     let of_loras = model.loras.iter().map(|lora| sources.check_lora(lora, &model.graphs()));
     let of_loras: Vec<_> = of_loras.filter_map(|checked| problems.unless(checked)).collect();

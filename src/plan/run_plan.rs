@@ -10,7 +10,7 @@ use crate::error::{Error, Result, count_of};
 use crate::image::InputLimit;
 use crate::rng::Stream;
 use crate::scheduler::CustomSchedule;
-use crate::spec::Spec;
+use crate::spec::{DecodeTile, Spec};
 use crate::task::Task;
 use crate::tiles::Tiles;
 
@@ -53,6 +53,8 @@ pub struct RunPlan {
     pub input_limit: InputLimit,
     /// The tiles in which denoiser and decoder work, where they do.
     pub tiles: Option<Tiles>,
+    /// The tiles in which the VAE decodes.
+    pub decode_tile: DecodeTile,
     /// Images denoised at once.
     pub batch: usize,
     /// The index of the only image to make, if it is not all of them.

@@ -71,6 +71,7 @@ fn fit(plan: &mut ExecutionPlan, request: &mut RunPlan, runtime: &Runtime) -> Re
         request.batch = 1;
         plan.sizes = Sizes::of(request, &plan.model.model);
     }
+    plan.read_device_memory(runtime);
     plan.check_runtime(runtime)?;
     notes.extend(plan.check_precision()?);
     notes.extend(plan.unchecked_options());

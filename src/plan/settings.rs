@@ -9,7 +9,7 @@ use crate::denoise::{RunInterval, StepCache};
 use crate::files;
 use crate::rng::Stream;
 use crate::scheduler::{Config, CustomSchedule};
-use crate::spec::{self, Listed, Spec};
+use crate::spec::{self, DecodeTile, Listed, Spec};
 use crate::task::Task;
 use crate::tiles::Tiles;
 
@@ -45,6 +45,7 @@ pub struct RunSettings {
     /// The sha256 of the noise that was given.
     latents: Option<String>,
     tiles: Option<Tiles>,
+    decode_tile: DecodeTile,
 }
 
 const IN_MEMORY: &str = "the image was given in memory, and not as a file";
@@ -92,7 +93,13 @@ impl RunSettings {
             size: (request.width, request.height),
             latents,
             tiles: request.tiles,
+            decode_tile: request.decode_tile,
         }
+    }
+
+    /// The same of an image that was decoded in tiles of this side, in latents.
+    pub(crate) fn with_decode_tile(&self, side: usize) -> Self {
+        Self { decode_tile: DecodeTile::Side(side), ..self.clone() }
     }
 
     /// Writes into `spec`, the one that was `planned`, what differs from the plan. Returns what no pipeline file can say,
@@ -108,6 +115,7 @@ impl RunSettings {
         put(&mut spec.run.noise, &self.noise, &then.noise);
         put(&mut spec.run.images, &self.images, &then.images);
         put(&mut spec.run.tiles, &self.tiles, &then.tiles);
+        put(&mut spec.run.decode_tile, &self.decode_tile, &then.decode_tile);
         put(&mut spec.run.seed, &Some(self.seed), &Some(then.seed));
         put(&mut spec.run.width, &Some(self.size.0), &Some(then.size.0));
         put(&mut spec.run.height, &Some(self.size.1), &Some(then.size.1));

@@ -2,11 +2,13 @@
 
 use std::path::Path;
 
+use super::execution_plan::decoding_tiles;
 use super::model::ModelPlan;
 use super::problems::Problems;
 use crate::bundle::{ComponentKind, Role, VaeDecoderSignature};
 use crate::conditioner::{ConditionSource, Conditioning};
 use crate::error::{Error, Result};
+use crate::spec::DecodeTile;
 use crate::tensor::{Dim, TensorInfo};
 use crate::tiles::Tiles;
 
@@ -44,15 +46,21 @@ impl Planes<'_> {
 
 impl ModelPlan {
     /// Requires that every graph takes the sizes of a run for images of `width` × `height` pixels, worked on in `tiles` if
-    /// they are larger than one.
+    /// they are larger than one, and decoded in those of `decode_tile`.
     ///
     /// # Errors
     /// [`Error::Model`] naming each graph that is fixed at another size.
-    pub(super) fn check_shapes(&self, (width, height): (usize, usize), tiles: Option<Tiles>) -> Result<()> {
+    pub(super) fn check_shapes(
+        &self,
+        (width, height): (usize, usize),
+        tiles: Option<Tiles>,
+        decode_tile: DecodeTile,
+    ) -> Result<()> {
         let mut problems = Problems::default();
         let [_, rows, columns] = self.sample_shape(width, height);
         let (pixels, whole) = ([height, width], [rows, columns]);
-        let piece = tiles.map_or((rows, columns), |tiles| tiles.tile_size(rows, columns));
+        let piece_of = |tiles: Option<Tiles>| tiles.map_or((rows, columns), |tiles| tiles.tile_size(rows, columns));
+        let (piece, decoded) = (piece_of(tiles), piece_of(decoding_tiles(decode_tile, tiles)));
         problems.unless(self.check_denoiser(piece));
         problems.unless(self.check_tokens());
         for control in &self.controls {
@@ -71,7 +79,7 @@ impl ModelPlan {
         for part in self.decoder.iter().chain(preview) {
             let VaeDecoderSignature { latent, .. } = &part.signature;
             let planes = Planes { kind: part.kind, graph: &part.graph.path, role: "input", info: latent };
-            problems.unless(planes.check([piece.0, piece.1], self.spatial_factor));
+            problems.unless(planes.check([decoded.0, decoded.1], self.spatial_factor));
         }
         for condition in &self.conditions {
             let Some(part) = &condition.part else { continue };

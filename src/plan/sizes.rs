@@ -88,7 +88,7 @@ impl ExecutionPlan {
             axes.add(&part.signature.sample, &pixels(part.signature.batch.or(Some(1))));
         }
         if let Some(part) = model.decoder.iter().chain(model.preview_decoder()).find(|part| part.kind == kind) {
-            let (height, width) = within(self.decoding_tiles(sizes.tiles));
+            let (height, width) = within(self.decoding_tiles());
             axes.add(&part.signature.latent, &[part.signature.batch.or(Some(1)), None, Some(height), Some(width)]);
         }
         axes.into_lengths()

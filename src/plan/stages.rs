@@ -112,7 +112,7 @@ fn plan_execution(
     let mut execution = ExecutionPlan::new(Arc::clone(&model), request, spec.device.clone());
     execution.check_output_sizes(sources)?;
     if let Some(budget) = spec.device.memory_budget {
-        execution.keep_within(budget, sources)?;
+        execution.keep_within(budget, request, sources)?;
     }
     Ok((model, execution))
 }

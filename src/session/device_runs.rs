@@ -1,7 +1,5 @@
 //! Runs of a graph whose inputs and outputs stay on the provider's device from one run to the next.
 
-use std::sync::Arc;
-
 use ort::memory::{AllocationDevice, AllocatorType, MemoryInfo, MemoryType};
 use ort::session::IoBinding;
 use ort::value::DynValue;
@@ -9,7 +7,7 @@ use ort::value::DynValue;
 use super::Cancel;
 use super::convert;
 use super::graph_error::graph_error;
-use super::invoke::{OpenGraph, run_options};
+use super::invoke::OpenGraph;
 use super::library::error_message;
 use super::provider::{ProviderChoice, find_provider};
 use crate::error::{Error, Result};
@@ -112,6 +110,12 @@ impl<'s> DeviceRuns<'s> {
         self.copies
     }
 
+    /// Has runs from now on leave the memory of their intermediate results to those after them, if the session
+    /// frees it otherwise.
+    pub fn keep_memory(&mut self, keeps: bool) {
+        self.graph.arenas.keep(keeps);
+    }
+
     /// Runs the graph and returns the named outputs in their order, each a new tensor.
     ///
     /// # Errors
@@ -126,11 +130,13 @@ impl<'s> DeviceRuns<'s> {
                 let memory = if place == Place::Device { &self.device } else { &self.host };
                 self.binding.bind_output_to_device(name, memory)?;
             }
-            let options = Arc::new(run_options()?);
-            let graph = &mut self.graph.inner;
-            let mut made = cancel.during_run(&options, || graph.run_binding_with_options(&self.binding, &options))?;
+            let OpenGraph { inner: graph, arenas, .. } = &mut *self.graph;
+            let binding = &self.binding;
             let missing = |name: &str| ort::Error::new(format!("output {name} is missing"));
-            outputs.iter().map(|(name, _)| made.remove(name).ok_or_else(|| missing(name))).collect()
+            arenas.run(|options| {
+                let mut made = cancel.during_run(options, || graph.run_binding_with_options(binding, options))?;
+                outputs.iter().map(|(name, _)| made.remove(name).ok_or_else(|| missing(name))).collect()
+            })
         };
         match run() {
             Ok(made) => Ok(made.into_iter().map(|value| DeviceTensor { value }).collect()),

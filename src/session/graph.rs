@@ -121,6 +121,15 @@ impl Session {
             .is_some_and(|choice| find_provider(&choice.name).is_ok_and(|known| known.memory.is_some()))
     }
 
+    /// Has runs from now on leave the memory of their intermediate results to those after them although the session frees it
+    /// ([`SessionOptions::frees_memory`]): for all runs of a loop but the last.
+    pub fn keep_memory(&mut self, keeps: bool) {
+        self.graph.arenas.keep(keeps);
+        if let Some(SingleRunGraph::Open(graph)) = &self.single_run {
+            graph.arenas.keep(keeps);
+        }
+    }
+
     /// Prepares runs whose tensors stay on the device of the first provider.
     ///
     /// # Errors

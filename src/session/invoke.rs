@@ -7,11 +7,11 @@ use std::sync::Arc;
 
 use ndarray::{ArrayD, IxDyn};
 use ort::AsPointer;
-use ort::logging::LogLevel;
 use ort::session::{RunOptions, SessionInputValue};
 use ort::value::DynValue;
 
 use super::Cancel;
+use super::arenas::Arenas;
 use super::convert::{self, Buffer};
 use super::graph_error::graph_error;
 use super::library::error_message;
@@ -25,6 +25,7 @@ pub(super) struct OpenGraph {
     pub _mapped: Vec<memmap2::Mmap>,
     /// Holds a lock as long as the graph is open.
     pub _held: Option<std::sync::Arc<std::fs::File>>,
+    pub arenas: Arenas,
     pub inputs: Vec<TensorInfo>,
     pub outputs: Vec<TensorInfo>,
     pub component: String,
@@ -60,8 +61,9 @@ impl OpenGraph {
                 convert::input(view, info.dtype, buffer).map_err(|p| failed(format!("input {}: {p}", info.name)))?;
             values.push((info.name.as_str(), value));
         }
-        let options = Arc::new(run_options().map_err(|e| failed(error_message(&e)))?);
-        match cancel.during_run(&options, || invoke(&self.inner, &options, &values, outputs)) {
+        let run =
+            |options: &Arc<RunOptions>| cancel.during_run(options, || invoke(&self.inner, options, &values, outputs));
+        match self.arenas.run(run) {
             Ok(made) => read(&made).map_err(failed),
             Err(_) if cancel.is_cancelled() => Err(Error::Interrupted { at_step: None }),
             Err(e) => Err(failed(error_message(&e))),
@@ -150,13 +152,6 @@ fn invoke(
         Ok(unsafe { DynValue::from_ptr(pointer, Some(session.allocator())) })
     };
     made.into_iter().map(value).collect()
-}
-
-/// Returns the options of one run, with the default log level: a session opened at the verbose level would stay at it.
-pub(super) fn run_options() -> ort::Result<RunOptions> {
-    let mut options = RunOptions::new()?;
-    options.set_log_level(LogLevel::Warning)?;
-    Ok(options)
 }
 
 fn check_names(

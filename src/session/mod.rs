@@ -19,6 +19,7 @@
 //! # }
 //! ```
 
+mod arenas;
 mod cancel;
 mod convert;
 mod device_runs;

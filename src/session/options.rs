@@ -73,6 +73,11 @@ pub struct SessionOptions {
     pub held: Option<Arc<File>>,
     /// True if the graph computes in half precision; messages about values out of range say so.
     pub computes_in_half: bool,
+    /// True if the CPU's memory comes from an arena of ONNX Runtime's, which grows in steps and is fast. Without it, each
+    /// intermediate result is allocated by itself, and no more is held than is in use.
+    pub uses_arena: bool,
+    /// True if each run frees the memory of its intermediate results, which ONNX Runtime keeps for the next run otherwise.
+    pub frees_memory: bool,
     /// True if the graph has operators of [`kernels`](crate::kernels).
     pub has_own_operators: bool,
     /// Stops the opening, which can take minutes if a provider compiles the graph.
@@ -95,6 +100,8 @@ impl Default for SessionOptions {
             display_path: None,
             held: None,
             computes_in_half: false,
+            uses_arena: true,
+            frees_memory: false,
             has_own_operators: false,
             cancel: Cancel::new(),
         }

@@ -42,6 +42,9 @@ pub struct DeviceSpec {
     /// `offload`: true unloads each graph once it has run for an image, so that the next has its memory; false keeps all of
     /// them loaded for the next image. Absent: they are unloaded if the machine has no room for all of them.
     pub offload: Option<bool>,
+    /// `free_activations`: true frees the memory of each graph's activations after its last run for an image; false keeps it
+    /// for the next image. Absent: it is freed on the CPU, and kept on other providers, where allocating it again is slow.
+    pub free_activations: Option<bool>,
     /// `memory_budget`, such as `"3 GB"`: the most memory that the process may hold, in bytes, private and mapped. If
     /// needed, rows are run one after the other and images decoded in tiles; a run that still does not fit fails and
     /// reports the memory it would need. On the CPU only, for optimized graphs.
@@ -140,6 +143,7 @@ impl Default for DeviceSpec {
             precision: Precision::default(),
             fast_convolutions: false,
             offload: None,
+            free_activations: None,
             memory_budget: None,
             overcommit: false,
             verify: None,
@@ -194,6 +198,7 @@ impl DeviceSpec {
         device.fast_convolutions = switch("fast_convolutions").unwrap_or(false);
         device.overcommit = switch("overcommit").unwrap_or(false);
         device.verify = switch("verify");
+        device.free_activations = switch("free_activations");
         if device.precision == Precision::Bf16 && !device.optimize {
             table.report_at("precision", "bf16 is made when graphs are optimized, and `optimize` is false");
         }
@@ -249,6 +254,7 @@ impl DeviceSpec {
         writer.key_if("precision", precision);
         writer.key_if("fast_convolutions", self.fast_convolutions.then_some(true));
         writer.key_if("offload", self.offload);
+        writer.key_if("free_activations", self.free_activations);
         writer.key_if("memory_budget", self.memory_budget.map(byte_size::write));
         writer.key_if("overcommit", self.overcommit.then_some(true));
         writer.key_if("verify", self.verify);

@@ -66,7 +66,7 @@ pub use pipeline_file::MAX_BYTES;
 pub use record::RecordedSpec;
 pub use record_paths::RecordPaths;
 pub(crate) use request::{is_task_field, node, put, sort_fields};
-pub use run::{Listed, RunSpec};
+pub use run::{DecodeTile, Listed, RunSpec};
 pub use sample::init_toml;
 pub use scheduler::SchedulerSpec;
 pub use textual_inversion::TextualInversionSpec;

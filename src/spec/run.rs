@@ -47,6 +47,8 @@ pub struct RunSpec {
     /// the distance from one to the next, in latents, 8 to 4096; a stride that is not given is half the side. For
     /// images larger than memory, on models that look no further than that: super-resolution, inpainting.
     pub tiles: Option<Tiles>,
+    /// `decode_tile`: the tiles in which the VAE decodes.
+    pub decode_tile: DecodeTile,
     /// `noise = "torch-cpu"`: the stream that noise is drawn from, the first and that of the steps.
     ///
     /// - `torch-cpu`: what diffusers draws with `torch.Generator("cpu")` in float32.
@@ -60,6 +62,41 @@ pub struct RunSpec {
     /// `max_input_megapixels = 64`: the largest image that is read as an input (image, mask, control image, label or depth
     /// map), in millions of pixels, 1 to 4000. A larger one is refused by its header, before it is decoded.
     pub max_input_megapixels: usize,
+}
+
+/// The tiles in which the VAE decodes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum DecodeTile {
+    /// Absent: those of `tile` and of a memory budget; without them the whole image, and tiles if no memory is left for that.
+    #[default]
+    IfNeeded,
+    /// `0`: the whole image in any case; the run fails if no memory is left for that.
+    Never,
+    /// The side in latents, 8 to 4096. Tiles overlap by a quarter of it.
+    Side(usize),
+}
+
+impl DecodeTile {
+    /// Returns the value of the key; `None` if it is absent.
+    pub fn value(self) -> Option<usize> {
+        match self {
+            Self::IfNeeded => None,
+            Self::Never => Some(0),
+            Self::Side(side) => Some(side),
+        }
+    }
+
+    fn read(table: &mut Table<'_>) -> Self {
+        match table.integer("decode_tile", 0, 4096) {
+            None => Self::IfNeeded,
+            Some(0) => Self::Never,
+            Some(side @ 1..=7) => {
+                table.report_at("decode_tile", format!("expected 8 to 4096, or 0 for the whole image, found {side}"));
+                Self::IfNeeded
+            }
+            Some(side) => Self::Side(side),
+        }
+    }
 }
 
 /// A schedule given outright: `[999, 850, 736]`, or a name of [`NAMED_SCHEDULES`].
@@ -85,6 +122,7 @@ impl Default for RunSpec {
             height: None,
             latents: None,
             tiles: None,
+            decode_tile: DecodeTile::default(),
             noise: Stream::default(),
             max_input_megapixels: InputLimit::MEGAPIXELS,
         }
@@ -126,6 +164,7 @@ impl RunSpec {
             height: table.integer("height", 1, 16384),
             latents: table.file_path("latents"),
             tiles: read_tiles(&mut table),
+            decode_tile: DecodeTile::read(&mut table),
             noise: read_noise(&mut table),
             max_input_megapixels: table
                 .integer("max_input_megapixels", 1, 4000)
@@ -159,6 +198,7 @@ impl RunSpec {
         }
         writer.key_if("tile", self.tiles.map(|tiles| integer(tiles.size)));
         writer.key_if("tile_stride", self.tiles.map(|tiles| integer(tiles.stride)));
+        writer.key_if("decode_tile", self.decode_tile.value().map(integer));
         writer.key("noise", self.noise.name());
         if let Stream::TorchCuda { gpu: Some(gpu) } = self.noise {
             writer.key("noise_gpu", i64::from(gpu.threads()));

@@ -6,7 +6,7 @@ use crate::common::{answer, ldm_ort, models, root, runtime};
 use ldm_ort::bundle::GraphFile;
 use ldm_ort::execution::{Execution, ExecutionEvent};
 use ldm_ort::graph_cache::GraphCache;
-use ldm_ort::plan::{MemoryBudget, Plan};
+use ldm_ort::plan::{DeviceMemory, MemoryBudget, Plan};
 use ldm_ort::rewrite::{Footprint, Pass, footprint};
 use ldm_ort::session::Cancel;
 use ldm_ort::spec::{Overrides, Spec};
@@ -220,4 +220,189 @@ fn the_command_line_tells_what_was_held() {
     let told = run(&["--set", "device.memory_budget=\"1 MB\""]);
     assert_eq!(told.code, Some(2), "{told}");
     assert!(told.stderr.contains("device.memory_budget: text_encoder needs about"), "{told}");
+}
+
+/// Runs the tiny Stable Diffusion at 1024×768 pixels on ONNX Runtime's operators, of which decoding takes about 1.2 GB and
+/// denoising 0.3, and returns the answer, the image's object and its pixels. `kilobytes` is the most private memory of the
+/// process, which the system enforces.
+#[cfg(target_os = "linux")]
+fn run_within(
+    folder: &Path,
+    kilobytes: Option<u32>,
+    more: &[&str],
+) -> (crate::common::Answer, serde_json::Value, Vec<u8>) {
+    let mut command = ldm_ort(folder);
+    command.arg("run").arg(models().join("sd1")).args(["-p", "a red circle", "--steps", "1", "--seed", "1", "--json"]);
+    command
+        .args([
+            "--width",
+            "1024",
+            "--height",
+            "768",
+            "--set",
+            "task.text-to-image.guidance_scale=1",
+            "--set",
+            "device.threads=1",
+        ])
+        .args(more);
+    let limit = kilobytes.map_or("unlimited".to_owned(), |kilobytes| kilobytes.to_string());
+    let mut limited = std::process::Command::new("sh");
+    limited.args(["-c", "ulimit -d \"$0\" && exec \"$@\"", &limit]).arg(command.get_program()).args(command.get_args());
+    limited.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    limited.env("ORT_DYLIB_PATH", runtime().path());
+    limited.current_dir(folder).stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+    let told = answer(limited);
+    let object: serde_json::Value = told
+        .stdout
+        .lines()
+        .last()
+        .map_or_else(|| serde_json::Value::Null, |line| serde_json::from_str(line).expect("an object"));
+    let pixels = object["path"]
+        .as_str()
+        .map_or_else(Vec::new, |path| image::open(folder.join(path)).expect("an image").into_rgb8().into_raw());
+    (told, object, pixels)
+}
+
+/// The first limit, and the run within it, that ends with an image. ONNX Runtime loses a region of its arena if it gets the region
+/// and then no memory for the list of its chunks, so that a limit by a few percent above a region's size ends any process.
+#[cfg(target_os = "linux")]
+fn first_to_finish<T>(
+    limits: &[u32],
+    run: impl Fn(Option<u32>) -> (crate::common::Answer, serde_json::Value, T),
+) -> (Option<u32>, (crate::common::Answer, serde_json::Value, T)) {
+    let mut runs = limits.iter().map(|&limit| (Some(limit), run(Some(limit))));
+    runs.find(|(_, (told, ..))| told.code == Some(0)).expect("a run that ends with an image")
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn an_image_that_finds_no_memory_is_decoded_in_tiles() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let run = |limit, more: &[&str]| run_within(folder.path(), limit, more);
+    let (told, object, whole) = run(None, &[]);
+    assert_eq!((told.code, &object["decode_tile"]), (Some(0), &serde_json::Value::Null), "{told}");
+    let (told, object, asked) = run(None, &["--set", "run.decode_tile=64"]);
+    assert_eq!((told.code, &object["decode_tile"]), (Some(0), &64.into()), "{told}");
+    assert!(!told.stderr.contains("warning"), "{told}");
+    // Tiles of 512×512 pixels take 0.2 GB.
+    let (limit, (told, object, tiled)) =
+        first_to_finish(&[700_000, 680_000, 720_000, 850_000], |limit| run(limit, &[]));
+    assert_eq!((told.code, &object["decode_tile"]), (Some(0), &64.into()), "{told}");
+    for says in [
+        "no memory is left: vae_decoder",
+        "decoded in tiles of 512×512 pixels",
+        "run.decode_tile = 64",
+        "1 image in tiles",
+    ] {
+        assert!(told.stderr.contains(says), "{says}: {told}");
+    }
+    assert!(tiled == asked && tiled != whole, "the tiles are those of the key");
+    // The record asks for the same tiles.
+    let image = folder.path().join(object["path"].as_str().expect("a path"));
+    let record = ldm_ort::metadata::read_record(&image).expect("a record");
+    assert_eq!(record.decode_tile, Some(64));
+    assert!(record.pipeline.contains("decode_tile = 64"), "{}", record.pipeline);
+    // Graphs that stay loaded are unloaded first, which leaves the image as it is.
+    let keys = ["--images", "2", "--set", "device.offload=false", "--set", "device.free_activations=false"];
+    let limits = [1_500_000, 1_450_000, 1_550_000, 1_600_000];
+    let (_, (told, object, second)) = first_to_finish(&limits, |limit| run(limit, &keys));
+    assert!(
+        told.code == Some(0) && told.stderr.contains("the other graphs are unloaded, and the image is decoded again"),
+        "{told}"
+    );
+    assert!(object["decode_tile"].is_null() && !told.stderr.contains("in tiles"), "{told}");
+    let (told, _, expected) = run(None, &["--images", "2"]);
+    assert!(told.code == Some(0) && second == expected, "{told}");
+    // Tiles can be forbidden.
+    let (told, ..) = run(limit, &["--set", "run.decode_tile=0"]);
+    assert!(told.code == Some(1) && told.stderr.contains("error: memory: no memory is left: vae_decoder"), "{told}");
+    assert!(!told.stderr.contains("in tiles of"), "{told}");
+}
+
+/// The bytes that a line of `--memory` says were private.
+#[cfg(target_os = "linux")]
+fn private(line: &str) -> f64 {
+    let words: Vec<_> = line.split_whitespace().collect();
+    let number: f64 = words[1].parse().expect("a number");
+    number
+        * match words[2] {
+            "KiB" => 1024.0,
+            "MiB" => 1024.0 * 1024.0,
+            "GiB" => 1024.0 * 1024.0 * 1024.0,
+            other => panic!("{other}: {line}"),
+        }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn activations_are_freed_between_images() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let between = |frees: bool| {
+        let mut command = ldm_ort(folder.path());
+        command.arg("run").arg(root().join("models/shapes")).args([
+            "-p",
+            "a red circle",
+            "--steps",
+            "1",
+            "--seed",
+            "1",
+        ]);
+        command.args([
+            "--images",
+            "2",
+            "--width",
+            "384",
+            "--height",
+            "384",
+            "--memory",
+            "--set",
+            "device.offload=false",
+        ]);
+        command.args(["--set", &format!("device.free_activations={frees}")]);
+        let told = answer(command);
+        assert_eq!(told.code, Some(0), "{told}");
+        let rows: Vec<_> = told.stderr.lines().filter(|line| line.starts_with("preparing")).map(private).collect();
+        rows[1]
+    };
+    let (freed, kept) = (between(true), between(false));
+    println!("between two images {:.0} MB private, or {:.0} MB", freed / 1e6, kept / 1e6);
+    assert!(freed < kept / 2.0, "{freed} and {kept}");
+}
+
+#[test]
+fn a_device_without_room_for_all_weights_unloads_graphs() {
+    let mut execution = plan(&["device.provider=cuda"]).expect("a plan").execution;
+    let memory = |bytes| [("cuda".to_owned(), DeviceMemory { device: "a GPU".into(), bytes })].into();
+    assert!(execution.keeps_open(&|_| false) && execution.offload_remark().is_none());
+    execution.device_memory = memory(8 << 30);
+    assert!(execution.keeps_open(&|_| false) && execution.offload_remark().is_none());
+    execution.device_memory = memory(500_000);
+    let remark = execution.offload_remark().expect("a remark");
+    assert!(!execution.keeps_open(&|_| true), "all of the device's memory counts, whatever is open");
+    assert!(
+        remark.starts_with("each graph is unloaded after it has run: the weights are 0.00 GB, and a GPU has"),
+        "{remark}"
+    );
+    execution.device.offload = Some(false);
+    assert!(execution.keeps_open(&|_| false) && execution.offload_remark().is_none());
+    // What is elsewhere does not count.
+    let on_cpu = plan(&["device.provider=cuda", "device.unet.provider=cpu"]).expect("a plan").execution;
+    assert!(on_cpu.openings().iter().any(|opening| !on_cpu.frees_activations(opening.kind)));
+    assert!(on_cpu.frees_activations(on_cpu.model.denoiser.kind));
+}
+
+#[test]
+fn noise_of_all_steps_counts_where_the_loop_is_on_the_device() {
+    let fits = |memory: &str, more: &[&str]| {
+        let memory = format!("device.memory_budget={memory:?}");
+        let keys = ["run.width=1024", "run.height=768", "run.steps=500", &memory];
+        plan(&[&keys, more].concat()).map(|plan| plan.execution.memory_budget.expect("a budget").denoises_alone)
+    };
+    let on_device = "device.denoising_loop=device";
+    // 500 steps of 96×128 latents of 4 channels are 98 MB, and twice as much while they are copied.
+    let noisy = ["scheduler.euler-ancestral={}", on_device];
+    let least = (300..900).step_by(20).find(|megabytes| fits(&format!("{megabytes} MB"), &[on_device]).is_ok());
+    let more = (300..900).step_by(20).find(|megabytes| fits(&format!("{megabytes} MB"), &noisy).is_ok());
+    let (least, more) = (least.expect("it fits"), more.expect("it fits"));
+    assert!((160..=240).contains(&(more - least)), "{least} MB and {more} MB");
 }

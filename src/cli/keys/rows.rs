@@ -66,6 +66,12 @@ pub(crate) const KEYS: &[KeyEntry] = &[
     key("run", "latents", T::Path, "Unit normal noise to start from: a .npy file, float32 `[n, c, h/f, w/f]`."),
     key("run", "tile", T::Integer, "The side of tiles in latents; large images are processed tile by tile."),
     key("run", "tile_stride", T::Integer, "The distance between tiles in latents; half of `tile` by default."),
+    key(
+        "run",
+        "decode_tile",
+        T::Integer,
+        "The side in latents of the tiles in which the VAE decodes; 0: never in tiles. Absent: in tiles if memory is short.",
+    ),
     key("run", "noise", T::Noise, "The stream that noise is drawn from."),
     key("run", "noise_gpu", T::IntegerOrText, "The GPU whose `torch-cuda` noise is drawn, or its number of threads."),
     key("run", "max_input_megapixels", T::Integer, "The largest input image in millions of pixels; 64 by default."),
@@ -133,6 +139,12 @@ pub(crate) const KEYS: &[KeyEntry] = &[
     ),
     key("device", "fast_convolutions", T::Switch, "Runs the denoiser's convolutions in Winograd's form of 4×4 tiles."),
     key("device", "offload", T::Switch, "Unloads each graph after it has run; by default if memory is short."),
+    key(
+        "device",
+        "free_activations",
+        T::Switch,
+        "Frees each graph's activations after its last run for an image; by default on the CPU.",
+    ),
     key("device", "memory_budget", T::Text, "The most memory that the process may hold, such as `\"4 GB\"`."),
     key(
         "device",

@@ -184,6 +184,7 @@ impl<'s> DeviceControl<'s> {
         if self.is_silent() {
             return Ok(());
         }
+        self.runs.keep_memory(!call.is_last());
         let residuals = self.runs.run(&self.outputs, cancel)?;
         *(if scale == 0.0 { &mut self.silent } else { &mut self.residuals }) = residuals;
         Ok(())

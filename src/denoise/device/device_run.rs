@@ -137,12 +137,13 @@ impl DeviceLoop<'_> {
         let call = self.call(index);
         let position = call.position(back.images);
         let [sample_name, timestep_name, output_name] = run.names;
-        let is_last = index + 1 == call.total;
+        let is_last = call.is_last();
         let wants_x0 = watch.wants_x0(index + 1, call.total, call.order);
         let wanted = run.history.outputs(call, wants_x0, watch.wants_sample());
         let mut evaluate = || -> Result<StepOutputs> {
             let denoiser = &mut run.denoiser;
             run.controls.iter_mut().try_for_each(|controls| controls.run(call, denoiser, &run.cancel))?;
+            denoiser.keep_memory(!is_last);
             let predicted = denoiser.run(&[(output_name, Place::Device)], &run.cancel)?;
             predicted.iter().try_for_each(|prediction| run.step.bind(PREDICTION, prediction))?;
             run.history.bind(&mut run.step)?;

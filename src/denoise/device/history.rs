@@ -69,7 +69,7 @@ impl History {
 
     /// The outputs of a step, and where they go.
     pub fn outputs(&self, call: Call, wants_x0: bool, wants_sample: bool) -> Vec<(&'static str, Place)> {
-        let is_last = call.index + 1 == call.total;
+        let is_last = call.is_last();
         let outputs = [
             (NEXT, Place::Host, is_last),
             (NEXT, Place::Device, !is_last),

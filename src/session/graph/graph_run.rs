@@ -37,7 +37,10 @@ impl Session {
         if let Some(SingleRunGraph::Closed(path, options)) = &self.single_run {
             let options = SessionOptions { cancel: cancel.clone(), ..options.clone() };
             self.single_run = match open(&self.runtime, path, &options, Vec::new(), Opening::shared(&options, 1)) {
-                Ok((graph, _)) => Some(SingleRunGraph::Open(graph)),
+                Ok((graph, _)) => {
+                    graph.arenas.keep(self.graph.arenas.keeps());
+                    Some(SingleRunGraph::Open(graph))
+                }
                 Err(error @ Error::Interrupted { .. }) => return Err(error),
                 Err(error) => {
                     tracing::info!("a single run uses fewer threads: {error}");

@@ -10,6 +10,7 @@ use ort::value::Outlet;
 
 use crate::error::{Error, Result};
 use crate::files;
+use crate::session::arenas::Arenas;
 use crate::session::graph_error::graph_error;
 use crate::session::invoke::OpenGraph;
 use crate::session::library::{Runtime, error_message};
@@ -60,6 +61,7 @@ pub(super) fn open(
     let placement = recorder.placement();
     placement.check(&options.providers, &options.component, path)?;
     let graph = OpenGraph {
+        arenas: Arenas::new(options),
         inputs: inner.inputs().iter().map(tensor_info).collect(),
         outputs: inner.outputs().iter().map(tensor_info).collect(),
         inner,
@@ -89,6 +91,9 @@ fn builder(
         .with_optimization_level(level)?
         .with_memory_pattern(options.memory_pattern)?;
     builder = recorder.attach(builder)?;
+    if !options.uses_arena {
+        disable_arena(&mut builder)?;
+    }
     if runtime.has_host_threads() {
         use_global_threads(&mut builder)?;
     } else if let Some(threads) = opening.threads.or_else(limited_threads) {
@@ -108,6 +113,14 @@ fn builder(
         builder = builder.with_config_entry(key, value)?;
     }
     Ok(builder)
+}
+
+/// Has the CPU's memory allocated piece by piece.
+fn disable_arena(builder: &mut SessionBuilder) -> ort::Result<()> {
+    // SAFETY: the options exist as long as their builder.
+    let status = unsafe { (ort::api().DisableCpuMemArena)(builder.ptr_mut()) };
+    // SAFETY: the status belongs to whoever called the function.
+    unsafe { ort::Error::result_from_status(status) }
 }
 
 /// Runs a graph on the environment's global thread pool.

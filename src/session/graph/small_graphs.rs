@@ -6,7 +6,7 @@ use super::Session;
 use super::opening::{Opening, open};
 use crate::error::Result;
 use crate::session::library::Runtime;
-use crate::session::provider::{ProviderChoice, find_provider};
+use crate::session::provider::{ProviderChoice, captures_runs, find_provider};
 use crate::session::{Cancel, SessionOptions};
 
 /// Opens small graphs, such as that of a scheduler's step, on the providers of a session.
@@ -66,13 +66,4 @@ impl SmallGraphs {
 fn is_of_large_graph(option: &str) -> bool {
     let option = option.to_ascii_lowercase();
     OF_LARGE_GRAPHS.iter().any(|part| option.contains(part))
-}
-
-/// Returns true if the options of a provider have it replay a run at fixed addresses.
-fn captures_runs(choice: &ProviderChoice) -> bool {
-    let is_capture = |key: &str| {
-        let key = key.to_ascii_lowercase();
-        key.contains("graphcapture") || key.contains("cuda_graph")
-    };
-    choice.options.iter().any(|(key, value)| is_capture(key) && !["0", "false", "False"].contains(&value.as_str()))
 }

@@ -53,6 +53,15 @@ pub(in crate::session) fn ort_name(name: &str) -> &str {
     find_provider(name).map_or(name, |provider| provider.ort_name)
 }
 
+/// Returns true if the options of a provider have it replay a run at fixed addresses.
+pub(in crate::session) fn captures_runs(choice: &ProviderChoice) -> bool {
+    let is_capture = |key: &str| {
+        let key = key.to_ascii_lowercase();
+        key.contains("graphcapture") || key.contains("cuda_graph")
+    };
+    choice.options.iter().any(|(key, value)| is_capture(key) && !["0", "false", "False"].contains(&value.as_str()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

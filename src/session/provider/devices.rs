@@ -8,6 +8,8 @@ use ort::device::Device;
 use ort::memory::DeviceType;
 use ort::sys::OrtKeyValuePairs;
 
+use super::choice::ort_name;
+use crate::byte_size;
 use crate::session::library::Runtime;
 
 /// A device on which a provider can run graphs.
@@ -59,6 +61,12 @@ impl ProviderDevice {
         self.metadata.iter().find(is_size).map(|(_, size)| size.as_str())
     }
 
+    /// Returns the size of its memory in bytes, if that can be read from what is reported.
+    pub fn memory_bytes(&self) -> Option<u64> {
+        let reported = self.memory()?.trim();
+        byte_size::parse(reported).or_else(|| reported.parse().ok())
+    }
+
     /// Returns the version of the provider, if it reports one.
     pub fn provider_version(&self) -> Option<&str> {
         self.metadata.get("version").map(String::as_str)
@@ -84,6 +92,13 @@ fn pairs(table: *const OrtKeyValuePairs) -> Vec<(String, String)> {
 }
 
 impl Runtime {
+    /// Returns the name and the bytes of memory of a provider's first device with memory of its own, if they are reported.
+    pub fn device_memory(&self, provider: &str) -> Option<(String, u64)> {
+        let name = ort_name(provider);
+        let devices = self.devices().into_iter().filter(|device| device.provider == name && device.kind != "CPU");
+        devices.map(|device| Some((device.name(), device.memory_bytes()?))).next().flatten()
+    }
+
     /// Returns the devices of all providers in this process, those of registered plugin libraries included.
     pub fn devices(&self) -> Vec<ProviderDevice> {
         self.environment().devices().map(|device| ProviderDevice::new(&device)).collect()
@@ -109,5 +124,8 @@ mod tests {
         );
         let card = device("GPU", &[("Description", "NVIDIA GeForce RTX 4090 "), ("DxgiVideoMemory", "24142 MB")]);
         assert_eq!((card.name().as_str(), card.memory()), ("NVIDIA GeForce RTX 4090 (GPU)", Some("24142 MB")));
+        assert_eq!((card.memory_bytes(), plain.memory_bytes()), (Some(24_142_000_000), None));
+        let counted = device("GPU", &[("memory_bytes", "8589934592")]);
+        assert_eq!(counted.memory_bytes(), Some(8 << 30));
     }
 }

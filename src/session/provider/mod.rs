@@ -11,6 +11,7 @@ mod selection;
 mod status;
 mod table;
 
+pub(super) use choice::captures_runs;
 pub(super) use choice::ort_name;
 pub use choice::{ProviderChoice, find_provider};
 pub use devices::ProviderDevice;

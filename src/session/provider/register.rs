@@ -19,6 +19,21 @@ where
     options.iter().fold(E::default(), |ep, (key, value)| ep.with_arbitrary_config(key, value)).register(builder)
 }
 
+/// The option for the way in which an arena grows: by default its size doubles, which takes up to twice the memory in use.
+const GROWTH: [&str; 2] = ["arena_extend_strategy", "kSameAsRequested"];
+
+/// Registers a provider that takes options by name and has an arena, which grows by as much as is requested unless an option
+/// says otherwise.
+pub(super) fn with_arena<E>(builder: &mut SessionBuilder, options: &ProviderOptions) -> ort::Result<()>
+where
+    E: ExecutionProvider + ArbitrarilyConfigurableExecutionProvider + Default,
+{
+    let [key, value] = GROWTH;
+    let mut options = options.clone();
+    options.entry(key.to_owned()).or_insert_with(|| value.to_owned());
+    by_name::<E>(builder, &options)
+}
+
 /// Does nothing: the CPU provider is always there and needs no registration.
 pub(super) fn nothing(_: &mut SessionBuilder, _: &ProviderOptions) -> ort::Result<()> {
     Ok(())

@@ -92,7 +92,7 @@ pub const PROVIDERS: &[Provider] = &[
         memory: Some("Cuda"),
         compiles: false,
         is_built_in: ep::CUDA::is_available,
-        register: register::by_name::<ep::CUDA>,
+        register: register::with_arena::<ep::CUDA>,
     },
     Provider {
         name: "tensorrt",
@@ -228,7 +228,7 @@ pub const PROVIDERS: &[Provider] = &[
         memory: Some("Hip"),
         compiles: false,
         is_built_in: ep::ROCm::is_available,
-        register: register::by_name::<ep::ROCm>,
+        register: register::with_arena::<ep::ROCm>,
     },
     Provider {
         name: "xnnpack",

@@ -49,6 +49,7 @@ class Settings(TypedDict, total=False):
     precision: str
     fast_convolutions: bool
     offload: bool
+    free_activations: bool
     memory_budget: str
     overcommit: bool
     verify: bool
