@@ -176,10 +176,10 @@ impl Engine {
     /// [`Error::Input`] if `LDM_ORT_GRAPH_CACHE_SIZE` is not a size, or `LDM_ORT_INSTRUCTION_SET` no instruction set of this
     /// CPU.
     pub fn optimized_graphs(&self) -> Result<Option<GraphCache>> {
+        self.0.environment.choose_instruction_set()?;
         if !self.0.has_graph_cache.unwrap_or(self.0.environment.optimize) {
             return Ok(None);
         }
-        self.0.environment.choose_instruction_set()?;
         let limit = match self.0.graph_cache_limit {
             Some(limit) => limit,
             None => self.0.environment.graph_cache_limit()?,

@@ -149,7 +149,8 @@ impl<'a> Trial<'a> {
         let mut plan = plan.clone();
         plan.device.batching = way;
         let (kind, graph) = (plan.model.denoiser.kind, &plan.model.denoiser.graph);
-        let axes = plan.axes(kind);
+        let opening = plan.opening(&plan.model.denoiser);
+        let axes = plan.axes(&opening);
         let length = |dim: &Dim| match dim {
             Dim::Fixed(length) => Some(*length),
             Dim::Free(name) => axes.iter().find(|(own, _)| own == name).map(|(_, length)| *length),
@@ -160,7 +161,6 @@ impl<'a> Trial<'a> {
         };
         let Some(inputs) = graph.inputs.iter().map(filled).collect::<Option<Vec<_>>>() else { return Ok(None) };
         let Some(cache) = plan.cache_for(kind) else { return Ok(None) };
-        let opening = plan.opening(&plan.model.denoiser);
         let options = session_options(&plan, &opening, cancel);
         let was_kept = cache.contains(runtime, graph, &opening.passes, &options)?;
         let mut tell = |event: graph_cache::GraphCacheEvent<'_>| parts::forward(&opening, event, observer);

@@ -117,7 +117,7 @@ impl<'a> Opener<'a> {
         self.plan.require_cache()?;
         self.plan.create_provider_folders();
         let made = self.prepare();
-        let denoiser = self.plan.model.denoiser.kind;
+        let is_named = |opening: &Opening<'_>| opening.kind == self.plan.model.denoiser.kind && !opening.is_shallow;
         let mut is_instant = made.len() == openings(self.plan).len();
         for (opening, made) in made {
             match made {
@@ -128,9 +128,10 @@ impl<'a> Opener<'a> {
                 }
                 Err(error @ Error::Interrupted { .. }) => return Err(error),
                 // Records name the denoiser's precision.
-                Err(error) if opening.kind == denoiser && graph_cache::is_of_precision(&error) => return Err(error),
+                Err(error) if is_named(&opening) && graph_cache::is_of_precision(&error) => return Err(error),
                 Err(error) => {
-                    let warning = format!("{} is opened as exported, not from the graph cache: {error}", opening.kind);
+                    let warning =
+                        format!("{} is opened as exported, not from the graph cache: {error}", opening.name());
                     report(self.observer, self.cancel, ExecutionEvent::Warning(warning))?;
                     self.pool.set_uncached(SessionKey::new(self.plan, &opening));
                     is_instant = false;

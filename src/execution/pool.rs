@@ -103,7 +103,7 @@ pub(super) fn session_options(plan: &ExecutionPlan, opening: &Opening<'_>, cance
         cancel: cancel.clone(),
         edits: opening.edits.to_vec(),
         weight_files: opening.weight_files(),
-        ..plan.session_options(opening.kind)
+        ..plan.session_options(opening)
     };
     if plan.model.preview_decoder().is_some_and(|part| part.kind == opening.kind) {
         // Threads that wait for work after a preview would take the CPU from the step that follows.

@@ -214,7 +214,7 @@ fn obstacle(model: &ExecutionPlan, opening: &Opening<'_>) -> Result<Option<Strin
     if opening.graph.draws_noise() {
         return Ok(Some("it draws random numbers of its own".to_owned()));
     }
-    let found = footprint(opening.graph, &changes(opening), &model.axes(opening.kind))?.unwrap_or_default();
+    let found = footprint(opening.graph, &changes(opening), &model.axes(opening))?.unwrap_or_default();
     let need = found.activations.saturating_add(opening.weight_bytes);
     let gigabytes = |bytes: u64| bytes as f64 / 1e9;
     Ok(memory::available().filter(|free| need > *free).map(|free| {

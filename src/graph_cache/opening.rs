@@ -313,9 +313,13 @@ fn make_with_operators(wanted: &Wanted<'_>, made: &Path) -> Result<Option<Vec<u8
         None => {}
     }
     if choice.operands == OperandType::Bf16 {
-        let path = wanted.graph.path.display();
-        let problem = format!("{path} has few products of stored float weights, which are what bf16 is made of");
-        let help = "leave the key out, or export the model with float32 weights";
+        let (component, path) = (&wanted.options.component, wanted.graph.path.display());
+        let problem = format!(
+            "{component} ({path}) has few products for bf16: those of 32 channels or more, with stored float weights and lengths \
+             that are the same in all calls"
+        );
+        let help =
+            "write device.precision = \"float32\", export the model with float32 weights, or leave device.batching out";
         return Err(Error::input(PRECISION, problem, help));
     }
     Ok(None)

@@ -106,7 +106,7 @@ impl ExecutionPlan {
         let is_prepared = self.cache_for(opening.kind).is_some();
         let own = |pass: &&crate::rewrite::Pass| is_prepared || pass.cuts();
         let passes: Vec<_> = opening.passes.iter().filter(own).copied().collect();
-        let told = footprint(opening.graph, &passes, &self.axes(opening.kind))?;
+        let told = footprint(opening.graph, &passes, &self.axes(opening))?;
         let Footprint { in_place, weights, .. } = told.unwrap_or_default();
         let callers = if opening.kind == self.model.denoiser.kind { self.callers() as u64 } else { 1 };
         let activations = in_place.saturating_mul(callers);

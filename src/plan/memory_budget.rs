@@ -42,7 +42,7 @@ impl ExecutionPlan {
         for opening in self.openings() {
             let kind = opening.kind;
             let unknown =
-                sources.footprint(opening.graph, &opening.passes, &self.axes(kind))?.map_or(0, |told| told.unknown);
+                sources.footprint(opening.graph, &opening.passes, &self.axes(&opening))?.map_or(0, |told| told.unknown);
             if unknown > 0 {
                 remarks.push(format!(
                     "the sizes of {unknown} tensors of {} aren't known before it runs, and device.memory_budget is kept without them",
@@ -172,7 +172,7 @@ impl ExecutionPlan {
 
     /// The same for a graph beside another.
     fn needed_beside(&self, opening: &Opening<'_>, callers: u64, sources: &ModelSources) -> Result<u64> {
-        let told = sources.footprint(opening.graph, &opening.passes, &self.axes(opening.kind))?;
+        let told = sources.footprint(opening.graph, &opening.passes, &self.axes(opening))?;
         let told = told.unwrap_or(Footprint { weights: opening.weight_bytes, ..Footprint::default() });
         let [times, of] = OF_ACTIVATIONS;
         let of_a_run = told.activations.saturating_mul(times) / of;

@@ -142,12 +142,14 @@ impl ExecutionPlan {
 
     /// The free axes of a component's graph that are fixed when it is opened, by name, and their lengths: those of cached
     /// and of compiled graphs.
-    fn fixed_axes(&self, kind: ComponentKind) -> Vec<(String, usize)> {
-        if self.cache_for(kind).is_some() || self.is_compiled(kind) { self.axes(kind) } else { Vec::new() }
+    fn fixed_axes(&self, opening: &Opening<'_>) -> Vec<(String, usize)> {
+        let is_fixed = self.cache_for(opening.kind).is_some() || self.is_compiled(opening.kind);
+        if is_fixed { self.axes(opening) } else { Vec::new() }
     }
 
     /// Returns the options of a component's session.
-    pub fn session_options(&self, kind: ComponentKind) -> SessionOptions {
+    pub fn session_options(&self, opening: &Opening<'_>) -> SessionOptions {
+        let kind = opening.kind;
         let choice = |name: &String| ProviderChoice { name: name.clone(), options: self.provider_options(kind, name) };
         // On CPUs whose 8-bit products overflow, those without VNNI, ONNX Runtime makes them in another way where it
         // is asked to; on others this changes nothing.
@@ -159,7 +161,7 @@ impl ExecutionPlan {
             config: exact.into_iter().collect(),
             providers: self.device.providers_of(kind).iter().map(choice).collect(),
             threads: self.threads(),
-            axes: self.fixed_axes(kind),
+            axes: self.fixed_axes(opening),
             uses_arena: self.uses_arenas,
             frees_memory: self.frees_activations(kind),
             callers: if kind == self.model.denoiser.kind { self.callers() } else { 1 },

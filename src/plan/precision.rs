@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::execution_plan::ExecutionPlan;
 use super::{openvino, tensorrt};
-use crate::bundle::ComponentKind;
+use crate::bundle::{ComponentKind, GraphFile};
 use crate::error::{Error, Result};
 use crate::kernels::{Filtering, InstructionSet, OperandType};
 use crate::rewrite::OperatorChoice;
@@ -50,23 +50,23 @@ impl ExecutionPlan {
         (is_first && self.is_bf16() && self.is_heavy(kind)).then(|| openvino::with_bf16(options()))
     }
 
-    /// Returns a component's options of a provider: those of the pipeline file, `precision` for OpenVINO, and caches for
-    /// TensorRT.
+    /// Returns a component's options of a provider: those of the pipeline file, `precision` for OpenVINO, and a cache of
+    /// timings for TensorRT.
     pub(super) fn provider_options(&self, kind: ComponentKind, provider: &str) -> Options {
         let own = self.openvino_options(kind).filter(|_| provider == openvino::PROVIDER).and_then(|own| own.ok());
         let options = own.unwrap_or_else(|| self.device.options.get(provider).cloned().unwrap_or_default());
         match self.tensorrt_folder().filter(|folder| provider == tensorrt::PROVIDER && folder.is_dir()) {
-            Some(folder) => tensorrt::with_caches(options, &folder),
+            Some(folder) => tensorrt::with_timing_cache(options, &folder),
             None => options,
         }
     }
 
-    /// The folder in which TensorRT keeps what it compiles, beside the graph cache.
+    /// The folder of TensorRT's timings, beside the graph cache.
     fn tensorrt_folder(&self) -> Option<PathBuf> {
         Some(self.graph_cache.as_ref()?.folder().with_file_name(tensorrt::PROVIDER))
     }
 
-    /// Creates the folders in which providers keep what they compile. Where that is not possible they compile each time.
+    /// Creates the folders in which providers keep timings. Where that is not possible they measure each time.
     pub fn create_provider_folders(&self) {
         let is_tensorrt = |kind| self.device.providers_of(kind).iter().any(|name| name == tensorrt::PROVIDER);
         let kinds = self.all_graphs().into_iter().map(|(kind, _)| kind);
@@ -78,14 +78,17 @@ impl ExecutionPlan {
     /// The type of a component's weights that are narrower than float32: it has operators of ONNX Runtime's. Weights of half
     /// precision are so if they are the most, and not with `takes_half`.
     fn narrow_weights(&self, kind: ComponentKind, takes_half: bool) -> Option<DType> {
-        let (_, graph) = self.all_graphs().into_iter().find(|(own, _)| *own == kind)?;
-        let all: u64 = graph.weight_types.iter().map(|(_, bytes)| bytes).sum();
-        let is_narrow = |(dtype, bytes): &&(DType, u64)| match dtype {
-            DType::F32 | DType::F64 | DType::I32 | DType::I64 | DType::Bool => false,
-            DType::F16 | DType::Bf16 => !takes_half && *bytes > all / 2,
-            _ => true,
+        let narrow = |graph: &GraphFile| {
+            let all: u64 = graph.weight_types.iter().map(|(_, bytes)| bytes).sum();
+            let is_narrow = |(dtype, bytes): &&(DType, u64)| match dtype {
+                DType::F32 | DType::F64 | DType::I32 | DType::I64 | DType::Bool => false,
+                DType::F16 | DType::Bf16 => !takes_half && *bytes > all / 2,
+                _ => true,
+            };
+            graph.weight_types.iter().find(is_narrow).map(|(dtype, _)| *dtype)
         };
-        graph.weight_types.iter().find(is_narrow).map(|(dtype, _)| *dtype)
+        // Several ControlNets are of one kind.
+        self.all_graphs().into_iter().filter(|(own, _)| *own == kind).find_map(|(_, graph)| narrow(graph))
     }
 
     /// Returns how a component's operators of our own compute, if it has those.

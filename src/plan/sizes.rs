@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use super::execution_plan::{ExecutionPlan, Sizes};
+use super::opening::Opening;
 use super::text::TextPart;
-use crate::bundle::{ComponentKind, InputAxis, Role};
+use crate::bundle::{InputAxis, Role};
 use crate::rewrite::axis_name;
 use crate::tensor::{Dim, TensorInfo};
 use crate::tiles::Tiles;
@@ -53,7 +54,8 @@ impl Axes {
 impl ExecutionPlan {
     /// The lengths of a graph's free axes in a request of these sizes, by name, or by [`axis_name`] where a name stands for
     /// several lengths; those that differ from run to run are left out.
-    pub fn axes(&self, kind: ComponentKind) -> Vec<(String, usize)> {
+    pub fn axes(&self, opening: &Opening<'_>) -> Vec<(String, usize)> {
+        let kind = opening.kind;
         let mut axes = Axes::default();
         let (model, sizes) = (&*self.model, self.sizes);
         let [_, height, width] = model.sample_shape(sizes.width, sizes.height);
@@ -70,7 +72,7 @@ impl ExecutionPlan {
             axes.add(&part.signature.input_ids, &shape);
             part.signature.attention_mask.iter().for_each(|mask| axes.add(mask, &shape));
         }
-        if let Some(control) = model.controls.iter().find(|control| control.part.kind == kind) {
+        if let Some(control) = model.controls.iter().find(|control| control.part.graph.path == opening.graph.path) {
             let signature = &control.part.signature;
             let rows = signature.batch.or(Some(sizes.rows).filter(|_| !sizes.fewer_at_times));
             axes.add(&signature.sample, &[rows, None, Some(height), Some(width)]);

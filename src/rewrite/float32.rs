@@ -25,7 +25,10 @@ pub fn rewrite(source: &IndexedGraph<'_>, facts: &TensorFacts, edits: &mut Edits
         return Err(refused(source, "has branches"));
     }
     let mut sites = 0;
-    for (tensor, place) in source.stored().filter(|(tensor, _)| is_half(DType::from_onnx(tensor.data_type))) {
+    let is_half_tensor = |(tensor, _): &(&TensorProto, Field)| is_half(DType::from_onnx(tensor.data_type));
+    let mut stored: Vec<_> = source.stored().filter(is_half_tensor).collect();
+    stored.sort_by(|(a, _), (b, _)| a.name.cmp(&b.name));
+    for (tensor, place) in stored {
         widen_stored(source, tensor, place, edits)?;
         sites += 1;
     }

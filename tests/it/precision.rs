@@ -94,5 +94,5 @@ fn bf16_of_a_denoiser_without_products_for_it_is_refused() {
     let told = answer(command);
     assert_eq!(told.code, Some(2));
     assert!(told.stderr.contains("device.precision: ") && told.stderr.contains("transformer"), "{}", told.stderr);
-    assert!(told.stderr.contains("few products"), "{}", told.stderr);
+    assert!(told.stderr.contains("few products for bf16"), "{}", told.stderr);
 }

@@ -52,7 +52,7 @@ fn a_component_with_a_wrong_weight_is_an_error() {
             let values = weights.read(weight).expect("values");
             weight.replacement(values.iter().map(|value| -value).collect()).expect("floats")
         };
-        let options = SessionOptions { component: opening.name(), ..model.session_options(opening.kind) };
+        let options = SessionOptions { component: opening.name(), ..model.session_options(&opening) };
         let open = |weights| Session::open_with(&runtime, &opening.graph.path, &options, weights).expect("a session");
         let verify =
             |mut session| verify_session(model, &opening, &mut session, &runtime, &cancel).expect("a comparison");

@@ -101,7 +101,7 @@ fn callers(cache: &Path, set: &[&str]) -> (usize, usize) {
     let plan = plan(Some(cache), set);
     let pipeline = Execution::load(&plan, &runtime(), &Cancel::new(), &mut observe).expect("a pipeline");
     let plan = pipeline.models().next().expect("what was loaded");
-    (plan.session_options(plan.model.denoiser.kind).callers, measured)
+    (plan.session_options(&plan.opening(&plan.model.denoiser)).callers, measured)
 }
 
 /// A model whose graphs run in ONNX Runtime's operators, since its weights are whole numbers: as `--set` says it.

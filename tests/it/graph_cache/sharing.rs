@@ -115,7 +115,7 @@ fn clearing_the_cache_fails_nobody_who_opens_from_it() {
     let runtime = runtime();
     let Plan { execution, .. } = plan(Some(folder.path()), &[]);
     let opening = execution.openings().into_iter().next().expect("the text encoder");
-    let options = execution.session_options(opening.kind);
+    let options = execution.session_options(&opening);
     let is_over = std::sync::atomic::AtomicBool::new(false);
     let cleared = std::thread::scope(|scope| {
         let clearing = scope.spawn(|| {

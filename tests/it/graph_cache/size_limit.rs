@@ -48,7 +48,7 @@ impl Cached {
                 problems.push(problem);
             }
         };
-        let options = model.session_options(kind);
+        let options = model.session_options(&opening);
         let session = self.cache.open(&self.runtime, opening.graph, &opening.passes, &options, &mut observe);
         (session.expect("it opens"), problems)
     }
@@ -117,7 +117,7 @@ fn a_graph_in_use_is_not_removed() {
     // An entry that was optimized ahead is in use as long as the answer lives.
     let model = &cached.plan.execution;
     let opening = model.openings().into_iter().next().expect("the text encoder");
-    let options = model.session_options(opening.kind);
+    let options = model.session_options(&opening);
     let entry = other.optimize(&cached.runtime, opening.graph, &opening.passes, &options, &mut |_| {});
     let entry = entry.expect("it can be cached");
     assert!(entry.is_some() && other.trim(0).expect("it can be trimmed").left > 0);
