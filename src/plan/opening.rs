@@ -182,9 +182,10 @@ impl ExecutionPlan {
         match self.device.batching {
             // An operator of our own divides its work among all threads, whatever the rows: fewer take less memory.
             Batching::Auto if self.operands_of(self.model.denoiser.kind).is_some() => {
-                // One graph for all calls, those with fewer rows too.
-                let takes_less = self.memory_budget.is_some() || self.sizes.fewer_at_times;
-                if takes_less { Batching::Sequential } else { Batching::Batched }
+                // One graph for all calls, those with fewer rows too; a loop on the device has all rows in one run.
+                let is_on_device = self.device.denoising_loop == DenoisingLoop::Device;
+                let is_by_row = self.memory_budget.is_some() || (self.sizes.fewer_at_times && !is_on_device);
+                if is_by_row { Batching::Sequential } else { Batching::Batched }
             }
             Batching::Auto if !self.denoises_on_cpu() => Batching::Batched,
             Batching::Auto if self.device.denoising_loop == DenoisingLoop::Device => Batching::Batched,

@@ -13,32 +13,21 @@ use crate::tiles::Tiles;
 /// The axes of known length of a graph's inputs.
 #[derive(Default)]
 struct Axes {
-    /// By name; `None` for a name that stands for two lengths.
+    /// By name; `None` for a name that stands for two lengths, or for one that is not known.
     named: BTreeMap<String, Option<usize>>,
     /// Each input's, with its place and name.
     all: Vec<(String, usize, String, usize)>,
 }
 
 impl Axes {
-    /// Adds the axes of a tensor. One of no known length is as long as the others of its name.
+    /// Adds the axes of a tensor. Where one of no known length shares a name, the name says nothing of the others either.
     fn add(&mut self, info: &TensorInfo, lengths: &[Option<usize>]) {
         for (at, (dim, length)) in info.shape.iter().zip(lengths).enumerate() {
-            let (Dim::Free(name), Some(length)) = (dim, *length) else { continue };
-            self.all.push((info.name.clone(), at, name.clone(), length));
-            let known = self.named.entry(name.clone()).or_insert(Some(length).filter(|_| !name.is_empty()));
-            if *known != Some(length) {
+            let Dim::Free(name) = dim else { continue };
+            self.all.extend(length.map(|length| (info.name.clone(), at, name.clone(), length)));
+            let known = self.named.entry(name.clone()).or_insert(length.filter(|_| !name.is_empty()));
+            if *known != *length {
                 *known = None;
-            }
-        }
-    }
-
-    /// Adds those of a tensor of which only the first axis is known, and whose other ones are not as long as others of
-    /// their names.
-    fn add_rows(&mut self, info: &TensorInfo, rows: Option<usize>) {
-        self.add(info, &[rows]);
-        for dim in info.shape.iter().skip(1) {
-            if let Dim::Free(name) = dim {
-                self.named.insert(name.clone(), None);
             }
         }
     }
@@ -117,7 +106,7 @@ impl ExecutionPlan {
             axes.add(info, &lengths.collect::<Vec<_>>());
         }
         for info in signature.residuals.down.iter().chain(&signature.residuals.mid) {
-            axes.add_rows(info, rows);
+            axes.add(info, &[rows, None, None, None]);
         }
         let own = signature.timestep.shape.first() != signature.sample.shape.first();
         axes.add(&signature.timestep, &[if own { Some(1) } else { rows }]);

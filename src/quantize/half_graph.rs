@@ -44,7 +44,7 @@ pub fn write(
     let types = TensorTypes::infer(&source)?;
     let stored = stored::read(&mut output)?;
     let view = GraphView { source: &source, types: &types, stored: &stored };
-    let selection = float32_nodes::choose(&view, component.kind);
+    let selection = float32_nodes::choose(&view, component);
     report(&mut output.outcome, &view, &selection);
     let forms = PrecisionForms::new(&source, &types, &stored, &selection);
     HalfGraphWriter::new(output, &stored, &selection, forms).write()

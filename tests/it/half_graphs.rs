@@ -209,6 +209,33 @@ fn a_vae_is_run_in_float32_where_its_configuration_says_so() {
     }
 }
 
+/// Scores of attention stay float32 in a model whose configuration asks for that, and are half precision in another.
+#[test]
+fn scores_are_float32_where_the_configuration_says_so() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let scores = |is_upcast: bool| {
+        let [model, half] = ["model", "half"].map(|name| folder.path().join(format!("{name}-{is_upcast}")));
+        copy_folder(&models().join("sd2v"), &model);
+        let path = model.join("unet/config.json");
+        let text = std::fs::read_to_string(&path).expect("a configuration");
+        let [from, to] = [false, is_upcast].map(|upcast| format!("\"upcast_attention\": {upcast}"));
+        assert!(text.contains(&from), "{text}");
+        std::fs::write(&path, text.replace(&from, &to)).expect("a configuration");
+        let [unet] = halved(&model, &half, &[ComponentKind::Unet]).try_into().expect("one graph");
+        let kept = unet.float32_nodes.iter().find(|kept| kept.reason.contains("upcast_attention"));
+        let run = ["run", half.to_str().expect("Unicode"), "-p", "a red circle", "--steps", "2"];
+        let mut command = ldm_ort(folder.path());
+        command.args(run).args(["--output", "out"]);
+        let said = answer(command);
+        assert_eq!(said.code, Some(0), "{said}");
+        kept.map_or(0, |kept| kept.nodes)
+    };
+    assert_eq!(scores(false), 0);
+    // A softmax and a product for each of the eight attentions, and the scales between.
+    let kept = scores(true);
+    assert!(kept >= 16, "{kept}");
+}
+
 /// What leaves half precision's range in the denoiser is named with its step.
 #[test]
 fn values_beyond_half_precision_are_named() {

@@ -1,9 +1,10 @@
 //! Attributes that hold an element type or values of one.
 
+use half::f16;
 use prost::Message;
 
 use crate::bundle::proto::{AttributeProto, NodeProto};
-use crate::quantize::half_precision::{with_half_limits, write_half};
+use crate::quantize::half_precision::with_half_limits;
 use crate::rewrite::edits::int;
 use crate::rewrite::indexed_graph::{IndexedGraph, attribute, is, output};
 use crate::rewrite::numbers::{TensorValues, Values};
@@ -71,12 +72,29 @@ fn filled_with(bytes: &[u8], dims: Vec<i64>, is_single: bool) -> Vec<u8> {
     let (dtype, raw_data) = match is_single {
         true => (DType::F32, bytes.to_vec()),
         false => {
-            let mut half = Vec::new();
-            // Writing to memory does not fail.
-            let _ = write_half(bytes, &mut half);
-            (DType::F16, half)
+            // A number beyond half precision's range hides what it is added to; infinity would make NaN of it.
+            let limited = |value: &[u8; 4]| match f32::from_le_bytes(*value) {
+                value if value.is_finite() => value.clamp(f16::MIN.to_f32(), f16::MAX.to_f32()),
+                value => value,
+            };
+            let values = bytes.as_chunks::<4>().0.iter().map(limited);
+            (DType::F16, values.flat_map(|value| f16::from_f32(value).to_le_bytes()).collect())
         }
     };
     let t = TensorValues { dims, data_type: dtype.to_onnx(), raw_data, ..TensorValues::default() };
     TensorAttribute { name: "value".to_owned(), t: Some(t), r#type: TENSOR }.encode_to_vec()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fills_beyond_half_precision_become_its_limits() {
+        for (fill, expected) in [(-1e9, -65504.0), (1e9, 65504.0), (0.5, 0.5), (f32::NEG_INFINITY, f32::NEG_INFINITY)] {
+            let bytes = filled_with(&f32::to_le_bytes(fill), vec![1], false);
+            let tensor = TensorAttribute::decode(bytes.as_slice()).unwrap().t.unwrap();
+            assert_eq!(tensor.raw_data, f16::from_f32(expected).to_le_bytes(), "{fill}");
+        }
+    }
 }

@@ -16,7 +16,7 @@ pub struct StoredFloats<'g> {
     pub dims: Vec<i64>,
     /// Its values, little-endian.
     pub bytes: Cow<'g, [u8]>,
-    /// How it fits half precision.
+    /// The result of rounding it to half precision.
     pub fit: HalfFit,
 }
 

@@ -39,7 +39,15 @@ pub fn axes() -> Vec<Row> {
             files.edit(&graph, |g| g.rows(1));
         }
     });
+    // The second network calls the axes of its image by the names of the first one's latents.
+    let renamed = made(CONTROL, |files| {
+        files.edit("controlnet_1/model.onnx", |g| {
+            g.input("sample", F32, "batch, 4, rows, columns").input("controlnet_cond", F32, "batch, 3, height, width")
+        });
+    });
     vec![
+        Row::new("ControlNets with other names for their axes", "families/control", renamed)
+            .change("../../../fixtures/families/control/controlnet_1", "model/controlnet_1"),
         Row::new("fixed to batches of one, control", "families/control", control)
             .inspected(&["fixed batch size 1"])
             .change("../../../fixtures/families/control/controlnet_1", "model/controlnet_1"),

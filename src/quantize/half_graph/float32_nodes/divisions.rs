@@ -1,7 +1,5 @@
 //! Divisions by sums that a constant keeps from being zero, as in Sana's linear attention.
 
-use std::collections::HashSet;
-
 use super::reason;
 use super::selection::{Float32Selection, GraphView};
 use crate::bundle::proto::NodeProto;
@@ -27,15 +25,5 @@ pub fn mark(view: &GraphView<'_>, selection: &mut Float32Selection) {
 fn mark_origins(view: &GraphView<'_>, from: usize, selection: &mut Float32Selection) {
     let is_sum = |node: &NodeProto| ["MatMul", "Add", "Max", "Relu"].iter().any(|name| is(node, name));
     let goes_on = |node: &NodeProto| (is_sum(node) || MOVES.contains(&node.op_type.as_str())) && !view.is_layer(node);
-    let mut open = vec![from];
-    let mut seen = HashSet::from([from]);
-    while let Some(at) = open.pop() {
-        selection.add(at, reason::DIVISIONS);
-        let inputs = view.source.nodes.get(at).into_iter().flat_map(|node| &node.input);
-        for (at, node) in inputs.filter_map(|name| view.maker(name)) {
-            if goes_on(node) && seen.insert(at) {
-                open.push(at);
-            }
-        }
-    }
+    view.with_origins(from, goes_on).into_iter().for_each(|at| selection.add(at, reason::DIVISIONS));
 }

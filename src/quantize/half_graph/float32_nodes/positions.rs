@@ -55,16 +55,6 @@ fn is_wave(node: &NodeProto) -> bool {
 
 /// Adds a node and all that it is computed from, up to activations.
 fn mark_origins(view: &GraphView<'_>, from: usize, selection: &mut Float32Selection) {
-    let mut open = vec![from];
-    let mut seen = HashSet::from([from]);
-    while let Some(at) = open.pop() {
-        selection.add(at, reason::POSITIONS);
-        let inputs = view.source.nodes.get(at).into_iter().flat_map(|node| &node.input);
-        for (at, node) in inputs.filter_map(|name| view.maker(name)) {
-            let is_activation = ACTIVATIONS.contains(&node.op_type.as_str()) || view.is_layer(node);
-            if !is_activation && seen.insert(at) {
-                open.push(at);
-            }
-        }
-    }
+    let goes_on = |node: &NodeProto| !ACTIVATIONS.contains(&node.op_type.as_str()) && !view.is_layer(node);
+    view.with_origins(from, goes_on).into_iter().for_each(|at| selection.add(at, reason::POSITIONS));
 }

@@ -109,6 +109,21 @@ impl<'v> GraphView<'v> {
         }
     }
 
+    /// Returns a node and those that it is computed from, as far as `goes_on` holds for them.
+    pub fn with_origins(&self, from: usize, goes_on: impl Fn(&NodeProto) -> bool) -> HashSet<usize> {
+        let mut open = vec![from];
+        let mut seen = HashSet::from([from]);
+        while let Some(at) = open.pop() {
+            let inputs = self.source.nodes.get(at).into_iter().flat_map(|node| &node.input);
+            for (at, node) in inputs.filter_map(|name| self.maker(name)) {
+                if goes_on(node) && seen.insert(at) {
+                    open.push(at);
+                }
+            }
+        }
+        seen
+    }
+
     /// Returns the nodes that read a node's only output.
     pub fn following(&self, node: &NodeProto) -> impl Iterator<Item = (usize, &'v NodeProto)> + use<'v> {
         output(node).map(|name| self.readers(name)).into_iter().flatten()
