@@ -292,11 +292,11 @@ impl<E: Element, O: Number> Task<'_, '_, E, O> {
                 stride: key_width,
                 taps: &[0],
                 depth: key_width,
-                panel: queries,
+                panels: &[queries],
                 ahead: &[],
             };
             let at = number % scores.len();
-            E::multiply(tiles, &block, false, &mut scores[at]);
+            E::multiply(tiles, &block, false, &mut [&mut scores[at]]);
             if is_near && number > 0 {
                 softmax.weigh::<E, true>(&scores[1 - at], ROWS, &mut weights[part(number - 1)]);
             }
@@ -335,10 +335,10 @@ impl<E: Element, O: Number> Task<'_, '_, E, O> {
                 stride: piece,
                 taps: &taps[..pieces],
                 depth: piece.min(depth),
-                panel: weights,
+                panels: &[weights],
                 ahead: &[],
             };
-            E::multiply(tiles, &block, from > 0, sums);
+            E::multiply(tiles, &block, from > 0, &mut [sums]);
         }
     }
 

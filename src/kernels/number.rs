@@ -4,9 +4,10 @@ use half::bf16;
 
 use super::functions::{EXP2, EXP2_BF16, exp2};
 use super::operator::OperandType;
+use super::scratch::AnyBits;
 
 /// A type of numbers in operands of matrix products. Sums are float32.
-pub trait Number: Copy + Default + Send + Sync + PartialEq + std::fmt::Debug + 'static {
+pub trait Number: AnyBits + Copy + Default + Send + Sync + PartialEq + std::fmt::Debug + 'static {
     /// The type's name in those of operators.
     const TYPE: OperandType;
     /// The number of values of one column that are side by side in a panel.

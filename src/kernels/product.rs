@@ -114,9 +114,12 @@ impl<E: Element> Product<'_, E> {
         let is_whole = (is_small || has_large_panels) && panels >= wanted;
         let chunk = if is_whole { groups } else { groups.div_ceil(wanted).clamp(2, most) }.next_multiple_of(2);
         let chunks = groups.div_ceil(chunk.max(1));
-        // Few rows: the panels are divided as well.
-        let parts = wanted.div_ceil(chunks.max(1)).clamp(1, panels.max(1));
-        let per_part = panels.div_ceil(parts);
+        // Few rows: the panels are divided as well, in pairs.
+        let per_part = match wanted.div_ceil(chunks.max(1)) {
+            1 => panels,
+            parts => (panels / parts / 2).max(1) * 2,
+        };
+        let parts = panels.div_ceil(per_part.max(1));
         let out = Parts::new(out);
         threads.each(chunks * parts, &|task| {
             let (chunk_at, part) = (task / parts, task % parts);
@@ -143,6 +146,15 @@ struct Task<'t, 'a, E, O> {
     out: &'t Parts<'t, O>,
 }
 
+/// What a task computes in.
+struct Room {
+    tiles: TileUnit,
+    /// The sums of each panel.
+    sums: [Accumulator; 2],
+    /// Lines of the result.
+    lines: Vec<*const i8>,
+}
+
 /// Rows of a line that are computed together.
 #[derive(Debug, Clone, Copy)]
 struct Group {
@@ -159,39 +171,62 @@ impl Group {
 impl<E: Element, O: Number> Work for Task<'_, '_, E, O> {
     #[inline(always)]
     fn run<L: Lane>(self) {
-        let Self { product, set, groups, panels, out } = self;
-        let mut tiles = TileUnit::new::<E>(set);
-        let mut sums = Accumulator::new();
-        let panel_len = product.shape.panel_len::<E>();
-        let depth = product.shape.padded_depth::<E>();
-        let mut all: Vec<Group> = groups.map(|group| product.rows.group(group)).collect();
-        all.resize(all.len().next_multiple_of(2), Group::NONE);
-        let mut lines = Vec::new();
+        let sums = std::array::from_fn(|_| Accumulator::new());
+        let mut room = Room { tiles: TileUnit::new::<E>(self.set), sums, lines: Vec::new() };
+        let mut groups: Vec<Group> = self.groups.clone().map(|group| self.product.rows.group(group)).collect();
+        groups.resize(groups.len().next_multiple_of(2), Group::NONE);
+        let mut panels = self.panels.clone();
+        if room.tiles.has_pairs::<E>(self.product.shape.panel_len::<E>()) {
+            while panels.len() >= 2 {
+                self.multiply::<L, 2>(&mut room, &groups, panels.start);
+                panels.start += 2;
+            }
+        }
         for panel in panels {
-            let new = |image| (image, PanelEpilogue::<L>::new(product.epilogue, product.shape.columns, panel, image));
-            let mut epilogue = new(all[0].image);
-            for pair in all.as_chunks::<2>().0 {
-                lines.clear();
-                for group in pair {
-                    epilogue.1.lines(group.rows, out, &mut lines);
+            self.multiply::<L, 1>(&mut room, &groups, panel);
+        }
+    }
+}
+
+impl<E: Element, O: Number> Task<'_, '_, E, O> {
+    /// Computes all rows by `PANELS` panels from `first` on.
+    #[inline(always)]
+    fn multiply<L: Lane, const PANELS: usize>(&self, room: &mut Room, groups: &[Group], first: usize) {
+        let Self { product, out, .. } = self;
+        let Room { tiles, sums, lines } = room;
+        let panel_len = product.shape.panel_len::<E>();
+        let panels: [_; PANELS] = std::array::from_fn(|at| &product.packed[(first + at) * panel_len..][..panel_len]);
+        let epilogues = |image| -> [_; PANELS] {
+            let new = |at| PanelEpilogue::<L>::new(product.epilogue, product.shape.columns, first + at, image);
+            std::array::from_fn(new)
+        };
+        let (mut image, mut after) = (groups[0].image, epilogues(groups[0].image));
+        for pair in groups.as_chunks::<2>().0 {
+            lines.clear();
+            for group in pair {
+                for after in &after {
+                    after.lines(group.rows, out, lines);
                 }
-                let block = Block {
-                    left: product.left,
-                    starts: [pair[0].start, pair[1].start],
-                    rows: [pair[0].rows.count, pair[1].rows.count],
-                    stride: product.rows.row_stride,
-                    taps: &product.rows.taps,
-                    depth,
-                    panel: &product.packed[panel * panel_len..][..panel_len],
-                    ahead: &lines,
-                };
-                E::multiply(&mut tiles, &block, false, &mut sums);
-                for (group, sums) in pair.iter().zip(sums.0.chunks_exact_mut(GROUP_ROWS)) {
-                    if group.rows.count > 0 && group.image != epilogue.0 {
-                        epilogue = new(group.image);
-                    }
+            }
+            let block = Block {
+                left: product.left,
+                starts: [pair[0].start, pair[1].start],
+                rows: [pair[0].rows.count, pair[1].rows.count],
+                stride: product.rows.row_stride,
+                taps: &product.rows.taps,
+                depth: product.shape.padded_depth::<E>(),
+                panels: &panels,
+                ahead: lines,
+            };
+            E::multiply(tiles, &block, false, &mut sums.each_mut()[..PANELS]);
+            for (at, group) in pair.iter().enumerate() {
+                if group.rows.count > 0 && group.image != image {
+                    (image, after) = (group.image, epilogues(group.image));
+                }
+                for (after, sums) in after.iter().zip(sums.iter_mut()) {
+                    let sums = &mut sums.0[at * GROUP_ROWS..(at + 1) * GROUP_ROWS];
                     // SAFETY: each row and panel of the result is written by one task.
-                    unsafe { epilogue.1.write(group.rows, sums, out) };
+                    unsafe { after.write(group.rows, sums, out) };
                 }
             }
         }

@@ -10,7 +10,7 @@ use crate::kernels::instruction_set::{InstructionSet, Work, vectorized};
 use crate::kernels::lane::Lane;
 use crate::kernels::number::Number;
 use crate::kernels::pack::PanelShape;
-use crate::kernels::scratch::with_scratch;
+use crate::kernels::scratch::{AnyBits, with_scratch};
 use crate::kernels::threads::{Parts, Threads};
 use crate::kernels::tile::{Accumulator, Block, Element, TileUnit};
 use crate::kernels::tile_size::{COLUMNS, GROUP_ROWS, LANES, ROWS};
@@ -128,7 +128,12 @@ impl<E: Element> FilteredConvolution<'_, E> {
         transformed: &[E],
         out: &Parts<'_, O>,
     ) {
-        vectorized(set, Products::<T, E, O> { of: self, set, tiles, transformed, panels, out, transform: PhantomData });
+        let blocks = tiles.len().div_ceil(ROWS) * self.filtering.products();
+        let at_once = (SUMS_BYTES / size_of::<Sums>() / blocks).clamp(1, panels.len().max(1));
+        with_scratch(blocks * at_once, |sums: &mut [Sums]| {
+            let transform = PhantomData;
+            vectorized(set, Products::<T, E, O> { of: self, set, tiles, transformed, panels, sums, out, transform });
+        });
     }
 
     /// The height and width of the image, with its border.
@@ -201,11 +206,13 @@ impl<T: Transform, E: Element> Work for Forward<'_, '_, T, E> {
 /// Sums of one product of 32 tiles. Apart by more than a multiple of 4096 bytes, so that the sums of one tile are in
 /// different sets of the first cache.
 #[repr(C, align(64))]
-#[derive(Clone)]
 struct Sums {
     sums: Accumulator,
     apart: [f32; COLUMNS],
 }
+
+// SAFETY: float32 values, at multiples of 64.
+unsafe impl AnyBits for Sums {}
 
 /// The products of some tiles, transformed to tiles of the result.
 struct Products<'t, 'a, T, E, O> {
@@ -215,6 +222,8 @@ struct Products<'t, 'a, T, E, O> {
     tiles: Range<usize>,
     transformed: &'t [E],
     panels: Range<usize>,
+    /// Room for the sums of some panels.
+    sums: &'t mut [Sums],
     out: &'t Parts<'t, O>,
     transform: PhantomData<T>,
 }
@@ -222,12 +231,11 @@ struct Products<'t, 'a, T, E, O> {
 impl<T: Transform, E: Element, O: Number> Work for Products<'_, '_, T, E, O> {
     #[inline(always)]
     fn run<L: Lane>(self) {
-        let Self { of, set, tiles, transformed, panels, out, .. } = self;
+        let Self { of, set, tiles, transformed, panels, sums, out, .. } = self;
         let mut unit = TileUnit::new::<E>(set);
         let (products, channels, count) = (of.filtering.products(), of.channels, tiles.len());
         let blocks = count.div_ceil(ROWS);
-        let at_once = (SUMS_BYTES / size_of::<Sums>() / (products * blocks)).clamp(1, panels.len().max(1));
-        let mut sums = vec![Sums { sums: Accumulator::new(), apart: [0.0; COLUMNS] }; products * blocks * at_once];
+        let at_once = sums.len() / (products * blocks);
         let matrix_len = channels * COLUMNS;
         for first in panels.clone().step_by(at_once) {
             let group = first..panels.end.min(first + at_once);
@@ -245,10 +253,10 @@ impl<T: Transform, E: Element, O: Number> Work for Products<'_, '_, T, E, O> {
                         stride: channels,
                         taps: &[0],
                         depth: channels,
-                        panel: packed,
+                        panels: &[packed],
                         ahead: &[],
                     };
-                    E::multiply(&mut unit, &left, false, &mut sums[to].sums);
+                    E::multiply(&mut unit, &left, false, &mut [&mut sums[to].sums]);
                 }
             }
             for (panel, sums) in group.zip(sums.chunks_exact(products * blocks)) {

@@ -96,7 +96,9 @@ fn matrix<E: Element>(rows: usize, columns: usize, depth: usize) {
 
 #[test]
 fn matrix_products() {
-    for (rows, columns, depth) in [(1, 1, 1), (7, 33, 40), (16, 32, 64), (33, 31, 96), (50, 100, 513), (17, 64, 300)] {
+    for (rows, columns, depth) in
+        [(1, 1, 1), (7, 33, 40), (16, 32, 64), (33, 31, 96), (50, 100, 513), (17, 64, 300), (20, 70, 130)]
+    {
         matrix::<f32>(rows, columns, depth);
         matrix::<bf16>(rows, columns, depth);
     }

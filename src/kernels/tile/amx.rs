@@ -52,11 +52,11 @@ pub unsafe fn release() {
     unsafe { asm!("tilerelease", options(nostack, nomem)) };
 }
 
-/// Computes the product, added to `sums` if it `accumulates`.
+/// Computes the product of one of the block's panels, added to `sums` if it `accumulates`.
 ///
 /// # Safety
 /// The tiles are configured for [`Block::readable_rows`], and the operands are as long as [`Block::check`] wants them.
-pub unsafe fn multiply(block: &Block<'_, bf16>, accumulates: bool, sums: &mut Accumulator) {
+pub unsafe fn multiply(block: &Block<'_, bf16>, panel: &[bf16], accumulates: bool, sums: &mut Accumulator) {
     let stride = block.stride * size_of::<bf16>();
     let steps = block.depth / DEPTH;
     let out = sums.0.as_mut_ptr().cast::<f32>();
@@ -68,7 +68,7 @@ pub unsafe fn multiply(block: &Block<'_, bf16>, accumulates: bool, sums: &mut Ac
         } else {
             asm!("tilezero tmm0", "tilezero tmm1", "tilezero tmm2", "tilezero tmm3", options(nostack));
         }
-        let mut panel = block.panel.as_ptr();
+        let mut panel = panel.as_ptr();
         // In the first half, so that the last ones are there in time.
         let mut ahead = block.ahead.chunks(block.ahead.len().div_ceil((steps * block.taps.len() / 2).max(1)).max(1));
         for &tap in block.taps {

@@ -35,8 +35,8 @@ impl Accumulator {
 /// The operands of a block's product.
 ///
 /// A row's left operand is `depth` values at each of `taps` (a matrix has one tap, a 3×3 convolution of an image with a
-/// border has nine). The right operand is a panel: `taps.len() * depth` values for each of 32 columns, of which
-/// [`Number::GROUP`] are side by side.
+/// border has nine). The right operand is one panel or two: `taps.len() * depth` values for each of 32 columns, of which
+/// [`Number::GROUP`] are side by side. Each panel has sums of its own.
 #[derive(Debug, Clone, Copy)]
 pub struct Block<'a, E> {
     /// The left operand.
@@ -51,8 +51,8 @@ pub struct Block<'a, E> {
     pub taps: &'a [usize],
     /// The values at each tap, a multiple of [`Number::STEP`].
     pub depth: usize,
-    /// The panel.
-    pub panel: &'a [E],
+    /// The panels.
+    pub panels: &'a [&'a [E]],
     /// Cache lines that are needed after the product, which are fetched meanwhile. They may be anywhere.
     pub ahead: &'a [*const i8],
 }
@@ -87,8 +87,8 @@ impl<E: Number> Block<'_, E> {
         readable
     }
 
-    /// Panics if the product would read beyond an operand.
-    pub fn check(&self) {
+    /// Panics if the product would read beyond an operand, or panels and `sums` are not as many.
+    pub fn check(&self, sums: usize) {
         let furthest = self.reach();
         for (start, rows) in self.starts.into_iter().zip(self.rows) {
             assert!(rows <= GROUP_ROWS);
@@ -96,6 +96,8 @@ impl<E: Number> Block<'_, E> {
         }
         assert!(self.rows[0] > 0);
         assert!(self.depth > 0 && !self.taps.is_empty() && self.depth.is_multiple_of(E::STEP));
-        assert!(self.taps.len() * self.depth * COLUMNS <= self.panel.len());
+        let len = self.taps.len() * self.depth * COLUMNS;
+        assert!((1..=2).contains(&sums) && self.panels.len() == sums);
+        assert!(self.panels.iter().all(|panel| len <= panel.len()));
     }
 }

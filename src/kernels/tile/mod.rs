@@ -1,4 +1,4 @@
-//! The innermost product: up to 32 rows of the left operand by one panel of 32 columns of the right one.
+//! The innermost product: up to 32 rows of the left operand by a panel, or two, of 32 columns of the right one.
 
 #[cfg(target_arch = "x86_64")]
 mod amx;
@@ -8,6 +8,8 @@ mod avx2;
 mod avx512;
 #[cfg(target_arch = "x86_64")]
 mod avx512_bf16;
+#[cfg(target_arch = "x86_64")]
+mod avx512_wide;
 mod block;
 mod portable;
 #[cfg(target_arch = "x86_64")]

@@ -4,8 +4,8 @@ use super::block::{Accumulator, Block};
 use crate::kernels::number::Number;
 use crate::kernels::tile_size::{COLUMNS, GROUP_ROWS};
 
-/// Computes the product, added to `sums` if it `accumulates`.
-pub fn multiply<E: Number>(block: &Block<'_, E>, accumulates: bool, sums: &mut Accumulator) {
+/// Computes the product of one of the block's panels, added to `sums` if it `accumulates`.
+pub fn multiply<E: Number>(block: &Block<'_, E>, panel: &[E], accumulates: bool, sums: &mut Accumulator) {
     if !accumulates {
         *sums = Accumulator::new();
     }
@@ -13,7 +13,7 @@ pub fn multiply<E: Number>(block: &Block<'_, E>, accumulates: bool, sums: &mut A
         for row in 0..block.rows[group] {
             let start = block.starts[group] + row * block.stride;
             let sums = &mut sums.0[group * GROUP_ROWS + row];
-            for (tap, panel) in block.taps.iter().zip(block.panel.chunks_exact(block.depth * COLUMNS)) {
+            for (tap, panel) in block.taps.iter().zip(panel.chunks_exact(block.depth * COLUMNS)) {
                 let values = &block.left[start + tap..][..block.depth];
                 let pairs = values.chunks_exact(E::GROUP).zip(panel.chunks_exact(E::GROUP * COLUMNS));
                 for (values, columns) in pairs {

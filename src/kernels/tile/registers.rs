@@ -45,18 +45,23 @@ pub trait Registers {
     unsafe fn rows<const R: usize>(strip: Strip<Self::Of>);
 }
 
-/// Computes the product, added to `sums` if it `accumulates`.
+/// Computes the product of one of the block's panels, added to `sums` if it `accumulates`.
 ///
 /// # Safety
 /// The processor has the instructions, and the operands are as long as [`Block::check`] wants them.
-pub unsafe fn multiply<T: Registers>(block: &Block<'_, T::Of>, accumulates: bool, sums: &mut Accumulator) {
+pub unsafe fn multiply<T: Registers>(
+    block: &Block<'_, T::Of>,
+    panel: &[T::Of],
+    accumulates: bool,
+    sums: &mut Accumulator,
+) {
     /// Bytes of a cache line.
     const LINE: usize = 64;
     let per_line = LINE / size_of::<T::Of>();
     for (tap, &offset) in block.taps.iter().enumerate() {
         for at in (0..block.depth).step_by(T::STRIP) {
             let depth = T::STRIP.min(block.depth - at);
-            let panel = block.panel.as_ptr().wrapping_add((tap * block.depth + at) * COLUMNS);
+            let panel = panel.as_ptr().wrapping_add((tap * block.depth + at) * COLUMNS);
             let mut ahead = panel.wrapping_add(depth * COLUMNS);
             for (column, group) in (0..COLUMNS).step_by(T::WIDTH).flat_map(|column| [(column, 0), (column, 1)]) {
                 for first in (0..block.rows[group]).step_by(T::ROWS) {

@@ -10,24 +10,28 @@ use super::avx2::Avx2;
 use super::avx512::Avx512;
 #[cfg(target_arch = "x86_64")]
 use super::avx512_bf16::Avx512Bf16;
+#[cfg(target_arch = "x86_64")]
+use super::avx512_wide;
 use super::block::{Accumulator, Block};
 use super::portable;
 #[cfg(target_arch = "x86_64")]
 use super::registers;
 use crate::kernels::instruction_set::InstructionSet;
 use crate::kernels::number::Number;
+use crate::kernels::operator::OperandType;
 
 /// A type of numbers that there are products for.
 pub trait Element: Number {
-    /// Computes a block's product with the instructions of `unit`, added to `sums` if it `accumulates`.
-    fn multiply(unit: &mut TileUnit, block: &Block<'_, Self>, accumulates: bool, sums: &mut Accumulator);
+    /// Computes the product of a block and each of its panels with the instructions of `unit`, added to the panel's sums if
+    /// it `accumulates`.
+    fn multiply(unit: &mut TileUnit, block: &Block<'_, Self>, accumulates: bool, sums: &mut [&mut Accumulator]);
 
     /// Returns the best instruction set of those up to `set` that has a form of its own for this type.
     fn supported(set: InstructionSet) -> InstructionSet;
 }
 
 impl Element for f32 {
-    fn multiply(unit: &mut TileUnit, block: &Block<'_, Self>, accumulates: bool, sums: &mut Accumulator) {
+    fn multiply(unit: &mut TileUnit, block: &Block<'_, Self>, accumulates: bool, sums: &mut [&mut Accumulator]) {
         unit.multiply_f32(block, accumulates, sums);
     }
 
@@ -37,7 +41,7 @@ impl Element for f32 {
 }
 
 impl Element for bf16 {
-    fn multiply(unit: &mut TileUnit, block: &Block<'_, Self>, accumulates: bool, sums: &mut Accumulator) {
+    fn multiply(unit: &mut TileUnit, block: &Block<'_, Self>, accumulates: bool, sums: &mut [&mut Accumulator]) {
         unit.multiply_bf16(block, accumulates, sums);
     }
 
@@ -69,22 +73,36 @@ impl TileUnit {
         }
     }
 
-    fn multiply_f32(&mut self, block: &Block<'_, f32>, accumulates: bool, sums: &mut Accumulator) {
-        block.check();
-        block.fetch();
-        match self.set {
+    /// True if two panels of `len` values take less time together than one by one: there are instructions for that, and the
+    /// panels stay in the second cache meanwhile.
+    pub fn has_pairs<E: Element>(&self, len: usize) -> bool {
+        const PAIR_BYTES: usize = 384 << 10;
+        self.set == InstructionSet::Avx512 && E::TYPE == OperandType::Float32 && 2 * len * size_of::<E>() <= PAIR_BYTES
+    }
+
+    fn multiply_f32(&mut self, block: &Block<'_, f32>, accumulates: bool, sums: &mut [&mut Accumulator]) {
+        block.check(sums.len());
+        #[cfg(target_arch = "x86_64")]
+        if self.set == InstructionSet::Avx512 && sums.len() == 2 {
             // SAFETY: `new` checked that the processor has the instructions, `check` that the operands are long enough.
-            #[cfg(target_arch = "x86_64")]
-            InstructionSet::Avx512 => unsafe { registers::multiply::<Avx512>(block, accumulates, sums) },
-            // SAFETY: as above.
-            #[cfg(target_arch = "x86_64")]
-            InstructionSet::Avx2 => unsafe { registers::multiply::<Avx2>(block, accumulates, sums) },
-            _ => portable::multiply(block, accumulates, sums),
+            return unsafe { avx512_wide::multiply(block, accumulates, sums) };
+        }
+        block.fetch();
+        for (panel, sums) in block.panels.iter().zip(sums) {
+            match self.set {
+                // SAFETY: as above.
+                #[cfg(target_arch = "x86_64")]
+                InstructionSet::Avx512 => unsafe { registers::multiply::<Avx512>(block, panel, accumulates, sums) },
+                // SAFETY: as above.
+                #[cfg(target_arch = "x86_64")]
+                InstructionSet::Avx2 => unsafe { registers::multiply::<Avx2>(block, panel, accumulates, sums) },
+                _ => portable::multiply(block, panel, accumulates, sums),
+            }
         }
     }
 
-    fn multiply_bf16(&mut self, block: &Block<'_, bf16>, accumulates: bool, sums: &mut Accumulator) {
-        block.check();
+    fn multiply_bf16(&mut self, block: &Block<'_, bf16>, accumulates: bool, sums: &mut [&mut Accumulator]) {
+        block.check(sums.len());
         #[cfg(target_arch = "x86_64")]
         if self.set == InstructionSet::Amx {
             let rows = block.readable_rows();
@@ -93,17 +111,23 @@ impl TileUnit {
                 unsafe { amx::configure(rows) };
                 self.configured = Some(rows);
             }
-            // SAFETY: as above, the tiles are configured for the rows that can be read, and `check` found the operands long
-            // enough.
-            unsafe { amx::multiply(block, accumulates, sums) };
+            for (panel, sums) in block.panels.iter().zip(sums) {
+                // SAFETY: as above, the tiles are configured for the rows that can be read, and `check` found the operands
+                // long enough.
+                unsafe { amx::multiply(block, panel, accumulates, sums) };
+            }
             return;
         }
         block.fetch();
-        match self.set {
-            // SAFETY: `new` checked that the processor has the instructions, `check` that the operands are long enough.
-            #[cfg(target_arch = "x86_64")]
-            InstructionSet::Avx512Bf16 => unsafe { registers::multiply::<Avx512Bf16>(block, accumulates, sums) },
-            _ => portable::multiply(block, accumulates, sums),
+        for (panel, sums) in block.panels.iter().zip(sums) {
+            match self.set {
+                // SAFETY: `new` checked that the processor has the instructions, `check` that the operands are long enough.
+                #[cfg(target_arch = "x86_64")]
+                InstructionSet::Avx512Bf16 => unsafe {
+                    registers::multiply::<Avx512Bf16>(block, panel, accumulates, sums)
+                },
+                _ => portable::multiply(block, panel, accumulates, sums),
+            }
         }
     }
 }
