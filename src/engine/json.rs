@@ -24,7 +24,7 @@ struct EngineSettings {
 }
 
 /// Keys of `[device]` that stand at the top of the settings, as the flat fields of a request do.
-const DEVICE_FIELDS: [&str; 13] = [
+const DEVICE_FIELDS: [&str; 14] = [
     "provider",
     "provider_library",
     "threads",
@@ -33,6 +33,7 @@ const DEVICE_FIELDS: [&str; 13] = [
     "optimize",
     "precision",
     "fast_convolutions",
+    "exact",
     "offload",
     "free_activations",
     "memory_budget",

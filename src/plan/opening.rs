@@ -77,7 +77,7 @@ impl ExecutionPlan {
     /// rounding goes on from step to step, and is left alone unless it is asked for.
     pub(super) fn plain_passes(&self, kind: ComponentKind) -> impl Iterator<Item = Pass> {
         let rounds_once = self.rounds_once(kind) && !self.decodes_plainly(kind);
-        let winograd = (rounds_once || self.device.fast_convolutions).then_some(Pass::Winograd);
+        let winograd = (rounds_once && !self.device.exact || self.device.fast_convolutions).then_some(Pass::Winograd);
         let loose = self.memory_budget.map(|_| Pass::DynamicShapes);
         let own = self.operator_choice(kind).map(Pass::Operators);
         let upcast = self.model.upcast.contains(&kind).then_some(Pass::Float32);

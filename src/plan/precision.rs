@@ -102,6 +102,7 @@ impl ExecutionPlan {
             // Tiles of AMX multiply faster than windows can be transformed.
             OperandType::Bf16 if InstructionSet::used() == InstructionSet::Amx => None,
             OperandType::Bf16 => Some(Filtering::Two),
+            OperandType::Float32 if self.device.exact => None,
             OperandType::Float32 if self.rounds_once(kind) => (!self.decodes_plainly(kind)).then_some(Filtering::Four),
             OperandType::Float32 if self.device.fast_convolutions => Some(Filtering::Four),
             // The transformed weights are 16/9 as large.

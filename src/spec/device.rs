@@ -39,6 +39,9 @@ pub struct DeviceSpec {
     /// `fast_convolutions = false`: true computes the convolutions of optimized denoisers in Winograd's form F(4×4, 3×3) too, as
     /// those of VAEs are, and not in F(2×2, 3×3). Latents then differ by some 1e-5 of the largest.
     pub fast_convolutions: bool,
+    /// `exact = false`: true leaves Winograd's form out of all graphs, for results as near to ONNX Runtime's unoptimized
+    /// graphs as float32 allows.
+    pub exact: bool,
     /// `offload`: true unloads each graph once it has run for an image, so that the next has its memory; false keeps all of
     /// them loaded for the next image. Absent: they are unloaded if the machine has no room for all of them.
     pub offload: Option<bool>,
@@ -142,6 +145,7 @@ impl Default for DeviceSpec {
             optimize: true,
             precision: Precision::default(),
             fast_convolutions: false,
+            exact: false,
             offload: None,
             free_activations: None,
             memory_budget: None,
@@ -196,33 +200,13 @@ impl DeviceSpec {
         let mut switch = |key: &str| table.get(key).and_then(|item| item.switch());
         (device.optimize, device.offload) = (switch("optimize").unwrap_or(true), switch("offload"));
         device.fast_convolutions = switch("fast_convolutions").unwrap_or(false);
+        device.exact = switch("exact").unwrap_or(false);
         device.overcommit = switch("overcommit").unwrap_or(false);
         device.verify = switch("verify");
         device.free_activations = switch("free_activations");
-        if device.precision == Precision::Bf16 && !device.optimize {
-            table.report_at("precision", "bf16 is made when graphs are optimized, and `optimize` is false");
-        }
-        if device.fast_convolutions && !device.optimize {
-            table.report_at("fast_convolutions", "is done when graphs are optimized, and `optimize` is false");
-        }
         device.memory_budget = memory_budget(&mut table);
-        if device.memory_budget.is_some() && device.offload == Some(false) {
-            table.report_at(
-                "offload",
-                "keeps all graphs loaded, and `memory_budget` unloads each once it has run; leave one out",
-            );
-        }
-        for kind in component_kinds() {
-            if table.get(kind.name()).is_none() {
-                continue;
-            }
-            let mut component = table.table(kind.name());
-            component.require("provider", "an execution provider or an array of them");
-            if let Some(providers) = providers(&mut component, has_plugins) {
-                device.components.insert(kind, providers);
-            }
-            component.finish();
-        }
+        device.report_contradictions(&mut table);
+        device.components = components(&mut table, has_plugins);
         let named_by_flag = table.get("provider").is_some_and(|item| item.origin().is_command_line());
         for name in names().map(str::to_owned).chain(device.plugin_names()) {
             if table.get(&name).is_none() {
@@ -241,6 +225,35 @@ impl DeviceSpec {
         device
     }
 
+    /// Reports keys that exclude each other.
+    fn report_contradictions(&self, table: &mut Table<'_>) {
+        let rules = [
+            (
+                self.precision == Precision::Bf16 && !self.optimize,
+                ("precision", "bf16 is made when graphs are optimized, and `optimize` is false"),
+            ),
+            (
+                self.fast_convolutions && !self.optimize,
+                ("fast_convolutions", "is done when graphs are optimized, and `optimize` is false"),
+            ),
+            (
+                self.exact && self.precision != Precision::Float32,
+                ("exact", "is for float32, and `precision` allows bf16; leave one out"),
+            ),
+            (
+                self.exact && self.fast_convolutions,
+                ("exact", "leaves Winograd's form out, and `fast_convolutions` asks for it; leave one out"),
+            ),
+            (
+                self.memory_budget.is_some() && self.offload == Some(false),
+                ("offload", "keeps all graphs loaded, and `memory_budget` unloads each once it has run; leave one out"),
+            ),
+        ];
+        for (key, problem) in rules.into_iter().filter_map(|(applies, report)| applies.then_some(report)) {
+            table.report_at(key, problem);
+        }
+    }
+
     pub(super) fn write(&self, writer: &mut Writer) {
         writer.table(&["device"]);
         writer.strings("provider", &self.providers);
@@ -253,6 +266,7 @@ impl DeviceSpec {
         let precision = (self.precision != Precision::default()).then(|| self.precision.name());
         writer.key_if("precision", precision);
         writer.key_if("fast_convolutions", self.fast_convolutions.then_some(true));
+        writer.key_if("exact", self.exact.then_some(true));
         writer.key_if("offload", self.offload);
         writer.key_if("free_activations", self.free_activations);
         writer.key_if("memory_budget", self.memory_budget.map(byte_size::write));
@@ -270,6 +284,23 @@ impl DeviceSpec {
             }
         }
     }
+}
+
+/// Reads `[device.COMPONENT]`.
+fn components(table: &mut Table<'_>, has_plugins: bool) -> BTreeMap<ComponentKind, Vec<String>> {
+    let mut components = BTreeMap::new();
+    for kind in component_kinds() {
+        if table.get(kind.name()).is_none() {
+            continue;
+        }
+        let mut component = table.table(kind.name());
+        component.require("provider", "an execution provider or an array of them");
+        if let Some(providers) = providers(&mut component, has_plugins) {
+            components.insert(kind, providers);
+        }
+        component.finish();
+    }
+    components
 }
 
 fn names() -> impl Iterator<Item = &'static str> + Clone {

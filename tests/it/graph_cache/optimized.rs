@@ -2,10 +2,12 @@
 
 use super::{apart, entries, plan, run, seal, unsealed};
 use crate::common::{models, runtime};
+use ldm_ort::bundle::ComponentKind;
 use ldm_ort::execution::{Execution, ExecutionEvent};
 use ldm_ort::graph_cache::GraphCache;
-use ldm_ort::kernels::InstructionSet;
+use ldm_ort::kernels::{InstructionSet, OperandType};
 use ldm_ort::quantize::{WeightFormat, quantize};
+use ldm_ort::rewrite::Pass;
 use ldm_ort::session::Cancel;
 use std::path::Path;
 
@@ -81,6 +83,27 @@ fn fast_convolutions_are_another_entry() {
     let fast = run(Some(folder.path()), &["device.fast_convolutions=true"]);
     assert_eq!((plain.optimized, fast.optimized), (3, 2));
     assert!(apart(&plain, &fast) < 1e-4, "{}", apart(&plain, &fast));
+}
+
+/// Without Winograd's form in any graph, latents are as near to those of ONNX Runtime's operators as rounding allows.
+#[test]
+fn exact_convolutions_are_plain() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let uses_winograd = |set: &[&str], kind| {
+        let passes = plan(Some(folder.path()), set).execution.passes(kind);
+        let is_of = |pass: &Pass| match pass {
+            Pass::Operators(choice) => choice.filtering.is_some(),
+            pass => *pass == Pass::Winograd,
+        };
+        passes.iter().any(is_of)
+    };
+    for kind in [ComponentKind::Unet, ComponentKind::VaeDecoder] {
+        let has_own = InstructionSet::used().has_operators(OperandType::Float32);
+        assert_eq!(uses_winograd(&[], kind), has_own || kind == ComponentKind::VaeDecoder, "{kind}");
+        assert!(!uses_winograd(&["device.exact=true"], kind), "{kind}");
+    }
+    let (exact, unoptimized) = (run(Some(folder.path()), &["device.exact=true"]), run(None, &[]));
+    assert!(apart(&unoptimized, &exact) < 2e-6, "{}", apart(&unoptimized, &exact));
 }
 
 #[test]

@@ -48,6 +48,7 @@ class Settings(TypedDict, total=False):
     optimize: bool
     precision: str
     fast_convolutions: bool
+    exact: bool
     offload: bool
     free_activations: bool
     memory_budget: str
