@@ -226,9 +226,9 @@ fn obstacle(model: &ExecutionPlan, opening: &Opening<'_>) -> Result<Option<Strin
     }))
 }
 
-/// The passes of a graph that make it compute something else.
+/// The passes of a graph that make it compute something else, or without which the CPU does not run it either.
 fn changes(opening: &Opening<'_>) -> Vec<Pass> {
-    opening.passes.iter().copied().filter(|pass| pass.cuts() || *pass == Pass::Float32).collect()
+    opening.passes.iter().copied().filter(|pass| pass.cuts() || matches!(pass, Pass::Float32 | Pass::Angles)).collect()
 }
 
 /// Runs an open graph and the same graph on the CPU. A graph that does not run on the CPU is no error.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::execution_plan::{DeviceMemory, ExecutionPlan};
 use super::opening::Opening;
 use crate::memory;
-use crate::session::Runtime;
+use crate::session::{Runtime, find_provider};
 
 /// The bytes of activations next to the weights of a large model.
 const BESIDE: u64 = 2 << 30;
@@ -28,6 +28,16 @@ impl ExecutionPlan {
     pub fn keeps_open(&self, is_open: &dyn Fn(&Opening<'_>) -> bool) -> bool {
         let fits = || self.memory_budget.is_none() && self.shortage(is_open).is_none();
         self.device.offload.map_or_else(fits, |offload| !offload)
+    }
+
+    /// True if a graph is compiled in the host's memory by its provider, as OpenVINO does. That takes more memory than the
+    /// compiled graph, so that graphs are opened when they are needed, after those before them were closed.
+    pub fn opens_in_turn(&self) -> bool {
+        let is_compiled_here = |opening: &Opening<'_>| {
+            let first = self.device.providers_of(opening.kind).first();
+            first.is_some_and(|name| find_provider(name).is_ok_and(|known| known.compiles && !known.has_own_memory()))
+        };
+        self.openings().iter().any(is_compiled_here)
     }
 
     /// Returns a sentence about the graphs that are unloaded once they have run, with the reason; `None` if all stay loaded.

@@ -1,6 +1,7 @@
 //! Options for opening and running the graphs of a plan.
 
 use super::execution_plan::ExecutionPlan;
+use super::openvino;
 use super::part::Part;
 use crate::bundle::{ComponentKind, GraphFile};
 use crate::graph_cache::{GraphCache, Rows};
@@ -83,12 +84,15 @@ impl ExecutionPlan {
         let upcast = self.model.upcast.contains(&kind).then_some(Pass::Float32);
         let is_on_webgpu = self.may_run_on(kind, WEBGPU);
         let padding = is_on_webgpu.then_some(Pass::ChannelPadding);
+        let is_on_openvino = self.may_run_on(kind, openvino::PROVIDER);
+        let cures = [Pass::MaskBias, Pass::Angles].into_iter().filter(move |_| is_on_openvino);
         let names = (self.is_compiled(kind) || own.is_some()).then_some(Pass::AxisNames);
         [Pass::Attention, Pass::FeedForward, Pass::Subpixel]
             .into_iter()
             .chain(upcast)
             .chain(winograd)
             .chain(padding)
+            .chain(cures)
             .chain(names)
             .chain(own)
             .chain(loose)

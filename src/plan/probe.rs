@@ -70,7 +70,7 @@ impl ExecutionPlan {
                 Some((_, shape)) => shape.clone(),
                 None => info.shape.iter().enumerate().map(length).collect::<Result<_, _>>()?,
             };
-            Ok(Probe { name: info.name.clone(), shape, values: self.values_of(meaning, info) })
+            Ok(Probe { name: info.name.clone(), shape, values: self.values_of(opening, meaning, info) })
         };
         inputs.iter().map(probe).collect()
     }
@@ -153,11 +153,11 @@ impl ExecutionPlan {
         }
     }
 
-    fn values_of(&self, meaning: Option<&Meaning<'_>>, info: &TensorInfo) -> ProbeValues {
+    fn values_of(&self, opening: &Opening<'_>, meaning: Option<&Meaning<'_>>, info: &TensorInfo) -> ProbeValues {
         let (signature, sizes) = (&self.model.model.denoiser, self.sizes);
-        let embedding_rows = |name: &str| {
-            let text = self.model.text.iter().flat_map(|text| &text.encoders);
-            text.map(|text| &text.part.signature).find(|own| own.input_ids.name == name)?.embedding_rows
+        let embedding_rows = || {
+            let mut text = self.model.text.iter().flat_map(|text| &text.encoders);
+            text.find(|text| text.part.kind == opening.kind)?.part.signature.embedding_rows
         };
         // So few that every table has them.
         const FEW: usize = 1;
@@ -174,7 +174,7 @@ impl ExecutionPlan {
                 Role::TimeIds => ProbeValues::Rows(vec![height, width, 0.0, 0.0, height, width]),
                 Role::Guidance => ProbeValues::Rows(vec![3.5]),
                 Role::ClassLabels => ProbeValues::Below(signature.class_rows.unwrap_or(FEW)),
-                Role::InputIds => ProbeValues::Below(embedding_rows(&info.name).unwrap_or(FEW)),
+                Role::InputIds => ProbeValues::Below(embedding_rows().unwrap_or(FEW)),
                 Role::Control => ProbeValues::Uniform(0.0, 1.0),
                 Role::Image => ProbeValues::Uniform(-1.0, 1.0),
                 Role::TextPositions => ProbeValues::Rows(vec![0.0]),

@@ -6,6 +6,7 @@
 //!
 //! A cut ([`branches`]) is different: it removes a part of a graph, or exposes an inner tensor.
 
+mod angles;
 mod attention;
 mod axis_names;
 mod channel_padding;
@@ -19,6 +20,7 @@ mod float32;
 mod footprint;
 pub(crate) mod indexed_graph;
 mod length;
+mod mask_bias;
 mod node_order;
 pub(crate) mod numbers;
 mod operators;
@@ -85,6 +87,8 @@ pub fn rewrite(graph: &GraphFile, passes: &[Pass], axes: &[(String, usize)]) -> 
             Pass::Winograd => winograd::rewrite(&source, &facts, &mut edits),
             Pass::Float32 => float32::rewrite(&source, &facts, &mut edits)?,
             Pass::AxisNames => axis_names::rewrite(&source, axes, &mut edits),
+            Pass::Angles => angles::rewrite(&source, &facts, &mut edits),
+            Pass::MaskBias => mask_bias::rewrite(&source, &facts, &mut edits),
             Pass::ChannelPadding => channel_padding::rewrite(&source, &facts, &mut edits),
             Pass::FeedForward => {
                 feed_forward::rewrite(&source, &TensorFacts::infer_with_axes(&source, axes), &mut edits)

@@ -54,6 +54,10 @@ pub enum Pass {
     /// Convolutions that ONNX Runtime's WebGPU provider computes wrongly, with their input channels padded with zeros
     /// (docs/known-issues.md).
     ChannelPadding,
+    /// Attention masks in a form that OpenVINO does not merge with what is added to them (docs/known-issues.md).
+    MaskBias,
+    /// Sines and cosines of float64 angles in float32 (docs/known-issues.md).
+    Angles,
     /// Free axes with names of their own, so that no two of different lengths have one name (docs/known-issues.md).
     AxisNames,
     /// Arithmetic, inputs and outputs of a half-precision graph in float32, with the same weights: for VAEs whose activations
@@ -82,7 +86,8 @@ impl Pass {
     /// Returns true if a graph needs the pass to run at all, and not only to run faster: it is done without the graph cache
     /// too.
     pub fn is_required(self) -> bool {
-        self.cuts() || matches!(self, Self::ChannelPadding | Self::AxisNames | Self::Float32)
+        let is_cure = matches!(self, Self::ChannelPadding | Self::MaskBias | Self::Angles | Self::AxisNames);
+        self.cuts() || is_cure || self == Self::Float32
     }
 
     /// Returns true for a form of convolutions or feed-forward layers that operators of our own have their own ways for.

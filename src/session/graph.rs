@@ -118,7 +118,7 @@ impl Session {
     pub fn has_device_memory(&self) -> bool {
         self.providers
             .first()
-            .is_some_and(|choice| find_provider(&choice.name).is_ok_and(|known| known.memory.is_some()))
+            .is_some_and(|choice| find_provider(&choice.name).is_ok_and(|known| known.has_own_memory()))
     }
 
     /// Has runs from now on leave the memory of their intermediate results to those after them although the session frees it

@@ -50,6 +50,11 @@ impl Provider {
         self.systems.is_empty() || self.systems.contains(&std::env::consts::OS)
     }
 
+    /// Returns true if its tensors are not in the host's memory.
+    pub fn has_own_memory(&self) -> bool {
+        self.memory.is_some()
+    }
+
     /// Returns true for an option that the provider would ignore without a message.
     pub fn ignores(&self, option: &str) -> bool {
         !self.options.is_empty() && !self.options.contains(&option)

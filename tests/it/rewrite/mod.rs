@@ -3,6 +3,7 @@
 //! The graphs are those of `tests/fixtures`. `scripts/fixtures/make_rewrites.py` makes those in `tests/fixtures/rewrite`, each
 //! in another form that exporters write.
 
+mod openvino;
 mod operators;
 mod webgpu;
 
