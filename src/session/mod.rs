@@ -29,6 +29,7 @@ mod graph;
 mod graph_error;
 mod invoke;
 mod library;
+mod memory_messages;
 mod operators;
 mod options;
 mod placement;

@@ -13,7 +13,7 @@ use crate::files;
 use crate::session::arenas::Arenas;
 use crate::session::graph_error::graph_error;
 use crate::session::invoke::OpenGraph;
-use crate::session::library::{Runtime, error_message};
+use crate::session::library::{Runtime, error_message, forget_error};
 use crate::session::options::{Optimization, SessionOptions, cpu_threads, limited_threads, threads};
 use crate::session::placement::{Placement, PlacementRecorder};
 use crate::session::{operators, provider, weights};
@@ -52,6 +52,7 @@ pub(super) fn open(
     let mapped = weights::hand_over(&mut builder, &options.weight_files, failed)?;
     let (mut builder, source) = weights::replace(builder, path, opening.bytes, weights, &options.edits, failed)?;
 
+    forget_error();
     let opened = options.cancel.during_open(builder.canceler(), || source.commit(&mut builder));
     let inner = match opened {
         Ok(inner) => inner,

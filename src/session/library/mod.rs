@@ -19,6 +19,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use ort::logging::LogLevel;
 
 use super::fetch;
+use super::memory_messages::is_lack_of_memory;
 use crate::error::{Error, Result};
 
 pub use cache::{CachedBuild, cached_builds, user_cache};
@@ -204,7 +205,7 @@ fn start(path: &Path, host: Option<&Host>) -> Result<ort::environment::Environme
 const TELEMETRY_OFF: &str = "ORT_DISABLE_TELEMETRY";
 
 thread_local! {
-    /// The last error that ONNX Runtime logged on this thread.
+    /// The last error that ONNX Runtime logged on this thread, or the last about a lack of memory, which others follow from.
     static LOGGED: RefCell<Option<String>> = const { RefCell::new(None) };
 }
 
@@ -225,7 +226,11 @@ pub(super) fn take_error() -> Option<String> {
 /// Forwards ONNX Runtime's log to `tracing`, under the target `onnxruntime`.
 pub(super) fn log(level: LogLevel, _category: &str, id: &str, location: &str, message: &str) {
     if level >= LogLevel::Error {
-        LOGGED.set(Some(message.to_owned()));
+        LOGGED.with_borrow_mut(|logged| {
+            if is_lack_of_memory(message) || !logged.as_deref().is_some_and(is_lack_of_memory) {
+                *logged = Some(message.to_owned());
+            }
+        });
     }
     match level {
         LogLevel::Verbose => tracing::trace!(target: "onnxruntime", id, location, "{message}"),
