@@ -72,7 +72,8 @@ mod tests {
     #[test]
     fn the_reason_can_be_in_the_log() {
         let log = |message| library::log(LogLevel::Error, "", "", "", message);
-        let failed = || graph_error("unet", Path::new("unet.onnx"), "running", "[Invalid Buffer] is invalid".to_owned());
+        let failed =
+            || graph_error("unet", Path::new("unet.onnx"), "running", "[Invalid Buffer] is invalid".to_owned());
         log("WebGPU device error(3): Allocation size too large\n - While calling [Device].CreateBuffer().");
         log("Non-zero status code returned while running Expand node.");
         let error = failed();
