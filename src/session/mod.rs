@@ -20,6 +20,7 @@
 //! ```
 
 mod arenas;
+mod assignment;
 mod cancel;
 mod convert;
 mod device_runs;

@@ -1,5 +1,6 @@
 //! ONNX Runtime's library: finds it, checks it and loads it once.
 
+mod assignment_api;
 mod cache;
 pub(super) mod digests;
 mod extent;
@@ -22,6 +23,7 @@ use super::fetch;
 use super::memory_messages::is_lack_of_memory;
 use crate::error::{Error, Result};
 
+pub(super) use assignment_api::AssignmentApi;
 pub use cache::{CachedBuild, cached_builds, user_cache};
 pub(super) use cache::{directory, flavor_directory};
 pub(super) use file_name::library_file_name;
@@ -42,12 +44,24 @@ pub struct Runtime {
     plugins: Arc<[CachedBuild]>,
 }
 
-#[derive(Debug)]
 struct Inner {
     environment: ort::environment::Environment,
     path: PathBuf,
     version: String,
     search: Search,
+    /// The functions that tell which provider has which node, from version 1.24 on.
+    assignment_api: Option<&'static AssignmentApi>,
+}
+
+impl std::fmt::Debug for Inner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { path, version, search, .. } = self;
+        f.debug_struct("Inner")
+            .field("path", path)
+            .field("version", version)
+            .field("search", search)
+            .finish_non_exhaustive()
+    }
 }
 
 /// The process's only runtime.
@@ -91,7 +105,8 @@ impl Runtime {
         let (path, version) = (path.to_path_buf(), version.to_string());
         tracing::info!("ONNX Runtime {version} is {}", path.display());
         let environment = start(&path, options.host.as_ref())?;
-        let inner = Arc::new(Inner { environment, path, version, search });
+        let assignment_api = AssignmentApi::find(&path, &version, options.host.as_ref());
+        let inner = Arc::new(Inner { environment, path, version, search, assignment_api });
         let runtime = Self { inner, host_threads: options.host_threads, plugins: cached_plugins(options) };
         Ok(loaded.insert(runtime).clone())
     }
@@ -109,6 +124,11 @@ impl Runtime {
     /// Returns the record of the search for the library.
     pub fn search(&self) -> &Search {
         &self.inner.search
+    }
+
+    /// Returns the functions that tell which provider has which node; `None` before version 1.24.
+    pub(super) fn assignment_api(&self) -> Option<&'static AssignmentApi> {
+        self.inner.assignment_api
     }
 
     pub(super) fn environment(&self) -> &ort::environment::Environment {
