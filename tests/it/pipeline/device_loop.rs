@@ -3,7 +3,7 @@
 use ldm_ort::denoise::DeviceCopies;
 use ldm_ort::execution::{Execution, ExecutionEvent};
 use ldm_ort::image::Rgb8;
-use ldm_ort::scheduler;
+use ldm_ort::scheduler::{self, SchedulerEntry};
 use ldm_ort::{Cancel, Overrides, Plan, Spec};
 
 use super::draw::{draw, far_off, text};
@@ -27,11 +27,9 @@ fn apart(name: &str, keys: &[&str]) -> f32 {
 
 #[test]
 fn every_scheduler_agrees_with_the_loop_on_the_host() {
+    let mut runs = ProviderRuns { execution: Execution::new(&runtime()), provider: "cpu".to_owned() };
     for entry in scheduler::table().iter().filter(|entry| !entry.inverse) {
-        let table = if entry.has_key("clip_sample") { "{clip_sample=false}" } else { "{}" };
-        let apart = apart("pipelines/plain", &["run.steps=7", &format!("scheduler.{}={table}", entry.name)]);
-        println!("{:22} {apart:.1e}", entry.name);
-        assert!(apart < 1e-4, "{}: {apart:.1e}", entry.name);
+        runs.compare_loops(entry, 7);
     }
 }
 
@@ -95,6 +93,19 @@ impl ProviderRuns {
         self.execution.run(&plan("plain", &set), &Cancel::new(), &mut observer).expect("it runs");
         made.expect("an image")
     }
+
+    /// Compares the loop in both places.
+    fn compare_loops(&mut self, entry: &SchedulerEntry, steps: usize) {
+        let table = if entry.has_key("clip_sample") { "{clip_sample=false}" } else { "{}" };
+        let set = [format!("run.steps={steps}"), format!("scheduler.{}={table}", entry.name)];
+        let set = set.each_ref().map(String::as_str);
+        let (expected, no_copies) = self.run("host", &set);
+        let (found, copies) = self.run("device", &set);
+        let (apart, copies) = (found.difference(&expected), copies.expect("a loop on the device"));
+        println!("{:22} {apart:.1e} {copies:?}", entry.name);
+        assert!(apart < 1e-4, "{}: {apart:.1e}", entry.name);
+        assert_eq!((no_copies, copies.during, copies.to_host), (None, 0, 1), "{}", entry.name);
+    }
 }
 
 /// LDM_ORT_TEST_PROVIDER names the provider, and LDM_ORT_TEST_SCHEDULERS some of the schedulers.
@@ -107,14 +118,7 @@ fn both_loops_agree_on_a_device() {
     let mut runs = ProviderRuns { execution: Execution::new(&runtime()), provider };
     let mut compared = 0;
     for entry in scheduler::table().iter().filter(|entry| !entry.inverse && is_wanted(entry.name)) {
-        let table = if entry.has_key("clip_sample") { "{clip_sample=false}" } else { "{}" };
-        let set = ["run.steps=4", &format!("scheduler.{}={table}", entry.name)];
-        let (expected, no_copies) = runs.run("host", &set);
-        let (found, copies) = runs.run("device", &set);
-        let (apart, copies) = (found.difference(&expected), copies.expect("a loop on the device"));
-        println!("{:22} {apart:.1e} {copies:?}", entry.name);
-        assert!(apart < 1e-4, "{}: {apart:.1e}", entry.name);
-        assert_eq!((no_copies, copies.during, copies.to_host), (None, 0, 1), "{}", entry.name);
+        runs.compare_loops(entry, 4);
         compared += 1;
     }
     assert!(compared > 0, "{wanted:?} names no scheduler");
