@@ -297,7 +297,7 @@ pub struct CheckArgs {
     /// The pipeline file, or - for standard input.
     #[arg(value_name = "PIPELINE.toml", value_hint = ValueHint::FilePath, value_parser = path())]
     pub pipeline: PathBuf,
-    /// Also open the graphs, on the providers that would run them.
+    /// Also open the graphs, on the providers that would run them, and print the number of nodes that each provider took.
     #[arg(long)]
     pub open: bool,
     /// Also run each component once on its provider and once on the CPU, with ONNX Runtime's own operators, and compare the

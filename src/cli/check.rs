@@ -1,5 +1,6 @@
 //! `ldm-ort check`.
 
+use std::collections::BTreeMap;
 use std::io::Write;
 
 use super::args::{CheckArgs, Global};
@@ -98,11 +99,30 @@ pub fn check(args: &CheckArgs, global: &Global, out: &mut dyn Write) -> Result<(
 fn open(mut plan: Plan, engine: &Engine, global: &Global, out: &mut dyn Write) -> Result<()> {
     let cancel = Interrupt::install()?.cancel();
     let mut progress = Progress::new(global.quiet);
-    let mut notice = |event| progress.notice(event);
+    let (mut stage, mut placements) = (String::new(), String::new());
+    let mut notice = |event| {
+        match &event {
+            Event::Stage { key, .. } => stage = format!("{key}."),
+            Event::Loading { component, nodes, .. } if !nodes.is_empty() => {
+                placements += &format!("{stage}{component}: {}\n", placement(nodes));
+            }
+            _ => {}
+        }
+        progress.notice(event);
+    };
     let runtime = engine.load_runtime(&plan.spec, &cancel, &mut notice)?;
     warnings(plan.fit_runtime(&runtime)?);
     engine.try_open(&plan, &runtime, &cancel, &mut notice)?;
+    output::text(out, &placements)?;
     output::text(out, &format!("its graphs open on ONNX Runtime {}\n", runtime.version()))
+}
+
+/// The number of nodes that each provider took, such as `312 nodes on webgpu, 4 nodes on cpu`.
+fn placement(nodes: &BTreeMap<String, usize>) -> String {
+    let mut nodes: Vec<_> = nodes.iter().collect();
+    nodes.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
+    let parts = nodes.iter().map(|(provider, count)| format!("{} on {provider}", count_of(**count, "node")));
+    parts.collect::<Vec<_>>().join(", ")
 }
 
 /// Compares each component with the CPU, on the ONNX Runtime of this machine or one that is fetched for that.

@@ -180,6 +180,7 @@ struct Watched {
 
 impl Watched {
     fn notice(&mut self, event: Event) {
+        self.pace.notice(&event);
         self.memory.iter_mut().for_each(|memory| memory.notice(&event));
         self.progress.notice(event);
     }
@@ -235,7 +236,6 @@ fn run_watched(
     std::thread::scope(|scope| {
         let mut writing = Writing::begin(scope, writer, cancel)?;
         let result = run(&mut |event| {
-            watched.pace.notice(&event);
             writing.notice(&event, &watched.pace);
             let preview = match &event {
                 Event::Preview { image, width, height, rgb, .. } => {

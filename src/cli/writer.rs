@@ -1,5 +1,6 @@
 //! The images of `ldm-ort run`: written in a thread of their own, in their order, while the next are denoised.
 
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::Path;
 use std::thread::Scope;
@@ -108,16 +109,24 @@ pub(super) struct Pace {
     last: f64,
     /// Seconds of each call of the denoiser.
     calls: Vec<f64>,
+    /// The key of the stage that opens its graphs, with a full stop.
+    stage: String,
+    /// The number of nodes of each component that each provider took.
+    nodes: BTreeMap<String, BTreeMap<String, usize>>,
 }
 
 impl Pace {
     pub(super) fn new(started: Instant) -> Self {
-        Self { started, denoising: 0.0, last: 0.0, calls: Vec::new() }
+        Self { started, denoising: 0.0, last: 0.0, calls: Vec::new(), stage: String::new(), nodes: BTreeMap::new() }
     }
 
     pub(super) fn notice(&mut self, event: &Event) {
         let now = self.started.elapsed().as_secs_f64();
         match event {
+            Event::Stage { key, .. } => self.stage = format!("{key}."),
+            Event::Loading { component, nodes, .. } => {
+                self.nodes.insert(format!("{}{component}", self.stage), nodes.clone());
+            }
             Event::Denoising { .. } => {
                 (self.denoising, self.last) = (now, now);
                 self.calls.clear();
@@ -199,6 +208,7 @@ impl ImageWriter<'_> {
             "height": image.height(),
             "steps": record.steps,
             "precision": record.precision.as_deref().unwrap_or(FLOAT32),
+            "nodes": pace.nodes,
             "denoising_loop": if image.device_copies().is_some() { "device" } else { "host" },
             "calls": image.calls(),
             "seconds": image.seconds(),

@@ -42,8 +42,8 @@ impl<'a> Converter<'a> {
                 opened_bytes,
                 total_bytes: of_bytes,
             },
-            From::Opened { component, is_shallow, seconds } => {
-                Event::Loading { component: name(component, is_shallow), seconds }
+            From::Opened { component, is_shallow, seconds, nodes } => {
+                Event::Loading { component: name(component, is_shallow), seconds, nodes }
             }
             From::Verifying { component, is_shallow } => Event::Verifying { component: name(component, is_shallow) },
             From::Verified(verification) => {

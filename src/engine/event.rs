@@ -1,5 +1,6 @@
 //! Events of opening and running a pipeline.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::Serialize;
@@ -72,6 +73,8 @@ pub enum Event {
         component: String,
         /// The seconds that it took.
         seconds: f64,
+        /// The number of its nodes that each provider took, by the provider's name in pipeline.toml.
+        nodes: BTreeMap<String, usize>,
     },
     /// A batch is about to be prepared: prompts encoded, noise drawn.
     Preparing {

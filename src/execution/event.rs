@@ -1,5 +1,6 @@
 //! Events of loading and running a pipeline.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::{ComponentVerification, FinishedImage};
@@ -62,6 +63,8 @@ pub enum ExecutionEvent<'a> {
         is_shallow: bool,
         /// The duration.
         seconds: f64,
+        /// The number of its nodes that each provider took ([`Placement::by_provider`](crate::session::Placement::by_provider)).
+        nodes: BTreeMap<String, usize>,
     },
     /// Something the user should know although the run goes on.
     Warning(String),

@@ -339,7 +339,8 @@ impl<'a> Opener<'a> {
             }
         };
         self.opened_bytes += weight_bytes;
-        let opened = ExecutionEvent::Opened { component, is_shallow, seconds: start.elapsed().as_secs_f64() };
+        let (seconds, nodes) = (start.elapsed().as_secs_f64(), session.placement().by_provider());
+        let opened = ExecutionEvent::Opened { component, is_shallow, seconds, nodes };
         report(self.observer, self.cancel, opened)?;
         Ok((key, session))
     }

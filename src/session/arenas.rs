@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use ort::logging::LogLevel;
 use ort::session::RunOptions;
 
+use super::library::forget_error;
 use super::options::SessionOptions;
 use super::provider::{captures_runs, find_provider};
 
@@ -54,6 +55,7 @@ impl Arenas {
 
     /// Calls `run` with the options of one run.
     pub(super) fn run<T>(&self, mut run: impl FnMut(&Arc<RunOptions>) -> ort::Result<T>) -> ort::Result<T> {
+        forget_error();
         loop {
             let at = self.at.load(Ordering::Relaxed);
             let list = self.lists.get(at).filter(|_| !self.keeps());

@@ -204,8 +204,7 @@ impl Session {
         &self.graph.path
     }
 
-    /// Returns the number of nodes that each execution provider took. Known only if the list has a provider besides the
-    /// CPU.
+    /// Returns the number of nodes that each execution provider took.
     pub fn placement(&self) -> &Placement {
         &self.placement
     }

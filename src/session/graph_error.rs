@@ -2,32 +2,30 @@
 
 use std::path::Path;
 
+use super::library::take_error;
+use super::memory_messages::is_lack_of_memory;
 use crate::error::Error;
 
 /// Parts of ONNX Runtime's messages about threads that the system refuses to start, in lower case.
 const NO_THREAD: &[&str] = &["pthread_create failed", "_beginthreadex failed"];
 
-/// Parts of its messages about memory that there is not, in lower case, of all providers.
-const NO_MEMORY: &[&str] = &[
-    "failed to allocate memory",
-    "bad_alloc",
-    "bad allocation",
-    "out of memory",
-    "alloc_failed",
-    "is smaller than requested bytes",
-];
-
-/// Returns the error of a graph that failed: [`Error::Memory`] if the system lacks memory or threads, else
+/// Returns the error of a graph that failed: [`Error::Memory`] if the system or a device lacks memory or threads, else
 /// [`Error::Graph`]. `action` is `opening` or `running`.
-pub(super) fn graph_error(component: &str, path: &Path, action: &'static str, problem: String) -> Error {
-    let message = problem.to_ascii_lowercase();
-    let says = |parts: &[&str]| parts.iter().any(|part| message.contains(part));
-    let lacking = if says(NO_THREAD) {
+///
+/// WebGPU's error of a run only says that a buffer is invalid, and the reason is in the log; so the last error that was
+/// logged counts too, since the caller called [`forget_error`](super::library::forget_error).
+pub(super) fn graph_error(component: &str, path: &Path, action: &'static str, mut problem: String) -> Error {
+    let logged = take_error().filter(|logged| is_lack_of_memory(logged) && !is_lack_of_memory(&problem));
+    if let Some(reason) = logged.as_ref().and_then(|logged| logged.lines().next()) {
+        problem = format!("{reason}: {problem}");
+    }
+    let has_no_thread = NO_THREAD.iter().any(|part| problem.to_ascii_lowercase().contains(part));
+    let lacking = if has_no_thread {
         (
             "no thread can be started",
             "raise the limit of processes (ulimit -u, or the container's), or lower device.threads",
         )
-    } else if says(NO_MEMORY) {
+    } else if is_lack_of_memory(&problem) {
         (
             "no memory is left",
             "make smaller images, close other programs or raise the container's limit, or set device.memory_budget to have \
@@ -43,8 +41,11 @@ pub(super) fn graph_error(component: &str, path: &Path, action: &'static str, pr
 
 #[cfg(test)]
 mod tests {
+    use ort::logging::LogLevel;
+
     use super::*;
     use crate::error::ErrorKind;
+    use crate::session::library;
 
     #[test]
     fn a_lack_of_threads_or_memory_is_no_fault_of_the_graph() {
@@ -65,5 +66,22 @@ mod tests {
             let error = graph_error("unet", Path::new("unet.onnx"), "opening", problem.to_owned());
             assert!(error.kind() == kind && error.to_string().contains(says), "{error}");
         }
+    }
+
+    /// As the WebGPU plugin 0.4.0 does, with the error that ONNX Runtime logs next.
+    #[test]
+    fn the_reason_can_be_in_the_log() {
+        let log = |message| library::log(LogLevel::Error, "", "", "", message);
+        let failed =
+            || graph_error("unet", Path::new("unet.onnx"), "running", "[Invalid Buffer] is invalid".to_owned());
+        log("WebGPU device error(3): Allocation size too large\n - While calling [Device].CreateBuffer().");
+        log("Non-zero status code returned while running Expand node.");
+        let error = failed();
+        let says = "running failed: WebGPU device error(3): Allocation size too large: [Invalid Buffer] is invalid";
+        assert!(error.kind() == ErrorKind::Memory && error.to_string().contains(says), "{error}");
+        assert_eq!(failed().kind(), ErrorKind::Pipeline, "the reason of one error is not that of the next");
+        log("WebGPU device error(3): Out of memory");
+        library::forget_error();
+        assert_eq!(failed().kind(), ErrorKind::Pipeline);
     }
 }

@@ -20,6 +20,7 @@
 //! ```
 
 mod arenas;
+mod assignment;
 mod cancel;
 mod convert;
 mod device_runs;
@@ -29,6 +30,7 @@ mod graph;
 mod graph_error;
 mod invoke;
 mod library;
+mod memory_messages;
 mod operators;
 mod options;
 mod placement;

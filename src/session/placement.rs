@@ -3,16 +3,18 @@
 //! ONNX Runtime silently falls back to the CPU for nodes that no other provider takes, so "ran on the GPU" can mean
 //! three nodes of three thousand. Its option against that (`session.disable_cpu_ep_fallback`) rejects every graph with
 //! a node on the CPU, and ONNX Runtime itself puts the shape arithmetic of a graph with dynamic shapes there because
-//! that is faster: with the option, practically no exported diffusion graph opens on CUDA. So this module reads the
-//! placement from ONNX Runtime's log of opening a graph at the verbose level, the only source that every supported
-//! version has, and judges it.
+//! that is faster: with the option, practically no exported diffusion graph opens on CUDA. So this module judges the
+//! placement. ONNX Runtime 1.24 and newer tell it of an opened graph (`session/assignment.rs`); from older versions it is
+//! read from the log of opening a graph at the verbose level.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use ort::logging::LogLevel;
 use ort::session::builder::SessionBuilder;
 
+use super::library::Runtime;
 use super::provider::{self, CPU, ProviderChoice};
 use crate::error::{Error, Result};
 
@@ -41,14 +43,32 @@ const HEAVY: &[&str] = &[
 /// The number of nodes of a graph that each execution provider took.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Placement {
-    /// ONNX Runtime's name of each provider that took nodes, and their number. A subgraph that a provider compiled into
-    /// one node counts as one. Empty if the CPU is the only provider in the list.
+    /// ONNX Runtime's name of each provider that took nodes, and their number. From ONNX Runtime 1.24 on, the nodes are those
+    /// that were assigned, before a provider fused or compiled them. Before, a compiled subgraph counts as one, and the list is
+    /// empty if the CPU is the only provider.
     pub nodes: Vec<(String, usize)>,
     /// The heavy operators placed on the CPU, one entry per node.
     pub heavy_on_cpu: Vec<String>,
 }
 
 impl Placement {
+    /// Adds a node.
+    pub(super) fn add(&mut self, provider: &str, operator: &str) {
+        match self.nodes.iter_mut().find(|(known, _)| known == provider) {
+            Some((_, count)) => *count += 1,
+            None => self.nodes.push((provider.to_owned(), 1)),
+        }
+        if provider == CPU && HEAVY.contains(&operator) {
+            self.heavy_on_cpu.push(operator.to_owned());
+        }
+    }
+
+    /// Returns the number of nodes by the provider's name in pipeline.toml, or a plugin's own.
+    pub fn by_provider(&self) -> BTreeMap<String, usize> {
+        let name = |name: &str| provider::find_provider(name).map_or(name.to_owned(), |known| known.name.to_owned());
+        self.nodes.iter().map(|(provider, count)| (name(provider), *count)).collect()
+    }
+
     /// Reads one line of ONNX Runtime's log.
     fn read_line(&mut self, line: &str) {
         let line = line.trim();
@@ -108,14 +128,14 @@ impl Placement {
     }
 }
 
-/// Records ONNX Runtime's log while it opens a graph.
+/// Records ONNX Runtime's log while it opens a graph, for versions before 1.24.
 pub(super) struct PlacementRecorder(Option<Arc<Mutex<Placement>>>);
 
 impl PlacementRecorder {
     /// Creates a recorder that is active if any provider other than the CPU is in the list.
-    pub(super) fn for_providers(providers: &[ProviderChoice]) -> Self {
+    pub(super) fn for_providers(providers: &[ProviderChoice], runtime: &Runtime) -> Self {
         let only_cpu = providers.iter().all(|p| provider::ort_name(&p.name) == CPU);
-        Self((!only_cpu).then(Arc::default))
+        Self((!only_cpu && runtime.assignment_api().is_none()).then(Arc::default))
     }
 
     /// Sets the session's log level and log function.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use ldm_ort::Error;
 use ldm_ort::session::{
-    Cancel, Env, GraphRun, LibrarySource, Placement, ProviderChoice, ProviderPlace, Runtime, RuntimeOptions, Session,
+    Cancel, Env, GraphRun, LibrarySource, ProviderChoice, ProviderPlace, Runtime, RuntimeOptions, Session,
     SessionOptions, Verdict, search,
 };
 use ldm_ort::tensor::{DType, Dim, TensorInfo, TensorView};
@@ -80,7 +80,7 @@ fn inputs_and_outputs_are_told() {
         ]
     );
     assert_eq!(session.outputs().iter().map(|o| o.name.as_str()).collect::<Vec<_>>(), ["out_sample", "sum"]);
-    assert_eq!(session.placement(), &Placement::default());
+    assert_eq!(session.placement().by_provider(), [("cpu".to_owned(), 6)].into());
 }
 
 #[test]
@@ -372,4 +372,27 @@ fn operators_without_a_cpu_kernel_are_known_to_the_runtime() {
         .filter(|operator| !runtime.defines_operator(&opsets, "com.microsoft", operator))
         .collect();
     assert!(unknown.is_empty() || runtime.version() != ldm_ort::session::PINNED_VERSION, "{unknown:?}");
+}
+
+/// The nodes of a component's graph by provider, as `check --open` and `run --json` have them.
+#[test]
+fn the_provider_of_each_node_is_counted() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let pipeline = root().join("tests/golden/pipelines/plain/pipeline.toml");
+    let mut check = crate::common::ldm_ort(folder.path());
+    check.arg("check").arg(&pipeline).arg("--open");
+    let answer_of_check = crate::common::answer(check);
+    assert_eq!(answer_of_check.code, Some(0), "{answer_of_check}");
+    let mut run = crate::common::ldm_ort(folder.path());
+    run.arg("run").arg(&pipeline).args(["--steps", "1", "--json"]);
+    let answer_of_run = crate::common::answer(run);
+    assert_eq!(answer_of_run.code, Some(0), "{answer_of_run}");
+    let object: serde_json::Value = serde_json::from_str(answer_of_run.stdout.trim()).expect("an object");
+    for component in ["text_encoder", "unet", "vae_decoder"] {
+        let count = object["nodes"][component]["cpu"].as_u64().expect("a number");
+        assert!(count > 10, "{component}: {count}");
+        assert_eq!(object["nodes"][component].as_object().map(serde_json::Map::len), Some(1), "{answer_of_run}");
+        let line = format!("{component}: {count} nodes on cpu\n");
+        assert!(answer_of_check.stdout.contains(&line), "{line}{answer_of_check}");
+    }
 }

@@ -11,9 +11,10 @@ use ort::value::Outlet;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::session::arenas::Arenas;
+use crate::session::assignment::{RECORD, read_assignment};
 use crate::session::graph_error::graph_error;
 use crate::session::invoke::OpenGraph;
-use crate::session::library::{Runtime, error_message};
+use crate::session::library::{Runtime, error_message, forget_error};
 use crate::session::options::{Optimization, SessionOptions, cpu_threads, limited_threads, threads};
 use crate::session::placement::{Placement, PlacementRecorder};
 use crate::session::{operators, provider, weights};
@@ -46,19 +47,23 @@ pub(super) fn open(
 ) -> Result<(OpenGraph, Placement)> {
     options.cancel.check()?;
     let failed = |e: ort::Error| opening_failed(&options.component, path, &e);
-    let recorder = PlacementRecorder::for_providers(&options.providers);
+    let recorder = PlacementRecorder::for_providers(&options.providers, runtime);
     let builder = builder(runtime, options, &opening, &recorder).map_err(failed)?;
     let mut builder = provider::select(builder, runtime, &options.providers)?;
     let mapped = weights::hand_over(&mut builder, &options.weight_files, failed)?;
     let (mut builder, source) = weights::replace(builder, path, opening.bytes, weights, &options.edits, failed)?;
 
+    forget_error();
     let opened = options.cancel.during_open(builder.canceler(), || source.commit(&mut builder));
     let inner = match opened {
         Ok(inner) => inner,
         Err(_) if options.cancel.is_cancelled() => return Err(Error::Interrupted { at_step: None }),
         Err(e) => return Err(failed(e)),
     };
-    let placement = recorder.placement();
+    let placement = match runtime.assignment_api() {
+        Some(api) => read_assignment(api, &inner).map_err(failed)?,
+        None => recorder.placement(),
+    };
     placement.check(&options.providers, &options.component, path)?;
     let graph = OpenGraph {
         arenas: Arenas::new(options),
@@ -91,6 +96,9 @@ fn builder(
         .with_optimization_level(level)?
         .with_memory_pattern(options.memory_pattern)?;
     builder = recorder.attach(builder)?;
+    if runtime.assignment_api().is_some() {
+        builder = builder.with_config_entry(RECORD, "1")?;
+    }
     if !options.uses_arena {
         disable_arena(&mut builder)?;
     }

@@ -81,7 +81,7 @@ impl HostApi {
         NonNull::new(base.cast_mut().cast()).map(Self)
     }
 
-    fn base(&self) -> &OrtApiBase {
+    pub(super) fn base(&self) -> &OrtApiBase {
         // SAFETY: as `new` demands.
         unsafe { self.0.as_ref() }
     }

@@ -1,5 +1,6 @@
 //! ONNX Runtime's library: finds it, checks it and loads it once.
 
+mod assignment_api;
 mod cache;
 pub(super) mod digests;
 mod extent;
@@ -19,8 +20,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use ort::logging::LogLevel;
 
 use super::fetch;
+use super::memory_messages::is_lack_of_memory;
 use crate::error::{Error, Result};
 
+pub(super) use assignment_api::AssignmentApi;
 pub use cache::{CachedBuild, cached_builds, user_cache};
 pub(super) use cache::{directory, flavor_directory};
 pub(super) use file_name::library_file_name;
@@ -41,12 +44,24 @@ pub struct Runtime {
     plugins: Arc<[CachedBuild]>,
 }
 
-#[derive(Debug)]
 struct Inner {
     environment: ort::environment::Environment,
     path: PathBuf,
     version: String,
     search: Search,
+    /// The functions that tell which provider has which node, from version 1.24 on.
+    assignment_api: Option<&'static AssignmentApi>,
+}
+
+impl std::fmt::Debug for Inner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { path, version, search, .. } = self;
+        f.debug_struct("Inner")
+            .field("path", path)
+            .field("version", version)
+            .field("search", search)
+            .finish_non_exhaustive()
+    }
 }
 
 /// The process's only runtime.
@@ -90,7 +105,8 @@ impl Runtime {
         let (path, version) = (path.to_path_buf(), version.to_string());
         tracing::info!("ONNX Runtime {version} is {}", path.display());
         let environment = start(&path, options.host.as_ref())?;
-        let inner = Arc::new(Inner { environment, path, version, search });
+        let assignment_api = AssignmentApi::find(&path, &version, options.host.as_ref());
+        let inner = Arc::new(Inner { environment, path, version, search, assignment_api });
         let runtime = Self { inner, host_threads: options.host_threads, plugins: cached_plugins(options) };
         Ok(loaded.insert(runtime).clone())
     }
@@ -108,6 +124,11 @@ impl Runtime {
     /// Returns the record of the search for the library.
     pub fn search(&self) -> &Search {
         &self.inner.search
+    }
+
+    /// Returns the functions that tell which provider has which node; `None` before version 1.24.
+    pub(super) fn assignment_api(&self) -> Option<&'static AssignmentApi> {
+        self.inner.assignment_api
     }
 
     pub(super) fn environment(&self) -> &ort::environment::Environment {
@@ -204,7 +225,7 @@ fn start(path: &Path, host: Option<&Host>) -> Result<ort::environment::Environme
 const TELEMETRY_OFF: &str = "ORT_DISABLE_TELEMETRY";
 
 thread_local! {
-    /// The last error that ONNX Runtime logged on this thread.
+    /// The last error that ONNX Runtime logged on this thread, or the last about a lack of memory, which others follow from.
     static LOGGED: RefCell<Option<String>> = const { RefCell::new(None) };
 }
 
@@ -225,7 +246,11 @@ pub(super) fn take_error() -> Option<String> {
 /// Forwards ONNX Runtime's log to `tracing`, under the target `onnxruntime`.
 pub(super) fn log(level: LogLevel, _category: &str, id: &str, location: &str, message: &str) {
     if level >= LogLevel::Error {
-        LOGGED.set(Some(message.to_owned()));
+        LOGGED.with_borrow_mut(|logged| {
+            if is_lack_of_memory(message) || !logged.as_deref().is_some_and(is_lack_of_memory) {
+                *logged = Some(message.to_owned());
+            }
+        });
     }
     match level {
         LogLevel::Verbose => tracing::trace!(target: "onnxruntime", id, location, "{message}"),

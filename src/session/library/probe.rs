@@ -47,14 +47,14 @@ pub(in crate::session) fn check_library(path: &Path) -> Result<(), String> {
 }
 
 #[cfg(unix)]
-fn load(path: &Path) -> Result<libloading::Library, String> {
+pub(super) fn load(path: &Path) -> Result<libloading::Library, String> {
     // SAFETY: loading runs the library's initializers. The user named the file, it was fetched with a known digest, or
     // it is in a system library folder; a library cannot be used without trusting it this far.
     unsafe { libloading::Library::new(path) }.map_err(|e| format!("cannot be loaded: {}", load_error(&e)))
 }
 
 #[cfg(windows)]
-fn load(path: &Path) -> Result<libloading::Library, String> {
+pub(super) fn load(path: &Path) -> Result<libloading::Library, String> {
     use libloading::os::windows::{LOAD_WITH_ALTERED_SEARCH_PATH, Library};
     // The library's dependencies are then also searched next to it, not only next to the program.
     //

@@ -11,7 +11,7 @@ pub(super) fn is_supported(version: &str) -> bool {
 }
 
 /// Returns the minor version of a version `1.x.y`.
-fn minor(version: &str) -> Option<u32> {
+pub(super) fn minor(version: &str) -> Option<u32> {
     let mut parts = version.split('.');
     if parts.next()? != "1" {
         return None;

@@ -3,7 +3,7 @@
 use ldm_ort::denoise::DeviceCopies;
 use ldm_ort::execution::{Execution, ExecutionEvent};
 use ldm_ort::image::Rgb8;
-use ldm_ort::scheduler;
+use ldm_ort::scheduler::{self, SchedulerEntry};
 use ldm_ort::{Cancel, Overrides, Plan, Spec};
 
 use super::draw::{draw, far_off, text};
@@ -27,11 +27,9 @@ fn apart(name: &str, keys: &[&str]) -> f32 {
 
 #[test]
 fn every_scheduler_agrees_with_the_loop_on_the_host() {
+    let mut runs = ProviderRuns { execution: Execution::new(&runtime()), provider: "cpu".to_owned() };
     for entry in scheduler::table().iter().filter(|entry| !entry.inverse) {
-        let table = if entry.has_key("clip_sample") { "{clip_sample=false}" } else { "{}" };
-        let apart = apart("pipelines/plain", &["run.steps=7", &format!("scheduler.{}={table}", entry.name)]);
-        println!("{:22} {apart:.1e}", entry.name);
-        assert!(apart < 1e-4, "{}: {apart:.1e}", entry.name);
+        runs.compare_loops(entry, 7);
     }
 }
 
@@ -51,11 +49,15 @@ fn other_runs_agree_with_the_loop_on_the_host() {
     }
 }
 
-/// The previews of a run by call, and its copies.
-fn watched(name: &str, set: &[&str]) -> (Vec<(usize, Rgb8)>, Option<DeviceCopies>) {
+fn plan(name: &str, set: &[&str]) -> Plan {
     let set = set.iter().map(|set| (*set).to_owned()).collect();
     let spec = Spec::load(&case(name), &Overrides { set, ..Overrides::default() }).expect("a pipeline");
-    let plan = Plan::new(spec).expect("a plan");
+    Plan::new(spec).expect("a plan")
+}
+
+/// The previews of a run by call, and its copies.
+fn watched(name: &str, set: &[&str]) -> (Vec<(usize, Rgb8)>, Option<DeviceCopies>) {
+    let plan = plan(name, set);
     let (mut previews, mut copies) = (Vec::new(), None);
     let mut observer = |event: ExecutionEvent<'_>| match event {
         ExecutionEvent::Preview { call, pixels, .. } => previews.push((call, pixels.clone())),
@@ -66,6 +68,63 @@ fn watched(name: &str, set: &[&str]) -> (Vec<(usize, Rgb8)>, Option<DeviceCopies
     let mut execution = Execution::load(&plan, &runtime(), &cancel, &mut observer).expect("it opens");
     execution.run(&plan, &cancel, &mut observer).expect("it runs");
     (previews, copies)
+}
+
+/// Runs on one provider, between which graphs stay open.
+struct ProviderRuns {
+    execution: Execution,
+    provider: String,
+}
+
+impl ProviderRuns {
+    /// The final latents with the loop in one place, and the copies of it. Devices for tests compute on the CPU, and slowly, so
+    /// images are small.
+    fn run(&mut self, place: &str, set: &[&str]) -> (npy::Array, Option<DeviceCopies>) {
+        let own = [format!("device.provider={}", self.provider), format!("device.denoising_loop={place}")];
+        let own = own.iter().map(String::as_str).chain(["device.verify=false", "run.width=32", "run.height=32"]);
+        let set: Vec<&str> = own.chain(set.iter().copied()).collect();
+        let mut made = None;
+        let mut observer = |event: ExecutionEvent<'_>| {
+            if let ExecutionEvent::Image(image) = event {
+                let (shape, values) = (image.latents.shape().to_vec(), image.latents.iter().copied().collect());
+                made = Some((npy::Array { shape, values }, image.device_copies));
+            }
+        };
+        self.execution.run(&plan("plain", &set), &Cancel::new(), &mut observer).expect("it runs");
+        made.expect("an image")
+    }
+
+    /// Compares the loop in both places.
+    fn compare_loops(&mut self, entry: &SchedulerEntry, steps: usize) {
+        let table = if entry.has_key("clip_sample") { "{clip_sample=false}" } else { "{}" };
+        let set = [format!("run.steps={steps}"), format!("scheduler.{}={table}", entry.name)];
+        let set = set.each_ref().map(String::as_str);
+        let (expected, no_copies) = self.run("host", &set);
+        let (found, copies) = self.run("device", &set);
+        let (apart, copies) = (found.difference(&expected), copies.expect("a loop on the device"));
+        println!("{:22} {apart:.1e} {copies:?}", entry.name);
+        assert!(apart < 1e-4, "{}: {apart:.1e}", entry.name);
+        assert_eq!((no_copies, copies.during, copies.to_host), (None, 0, 1), "{}", entry.name);
+    }
+}
+
+/// LDM_ORT_TEST_PROVIDER names the provider, and LDM_ORT_TEST_SCHEDULERS some of the schedulers.
+#[test]
+#[ignore = "needs a device; scripts/providers/software_vulkan.py runs it on one"]
+fn both_loops_agree_on_a_device() {
+    let provider = std::env::var("LDM_ORT_TEST_PROVIDER").expect("LDM_ORT_TEST_PROVIDER names a provider");
+    let wanted = std::env::var("LDM_ORT_TEST_SCHEDULERS").ok();
+    let is_wanted = |name: &str| wanted.as_ref().is_none_or(|names| names.split(',').any(|wanted| wanted == name));
+    let mut runs = ProviderRuns { execution: Execution::new(&runtime()), provider };
+    let mut compared = 0;
+    for entry in scheduler::table().iter().filter(|entry| !entry.inverse && is_wanted(entry.name)) {
+        runs.compare_loops(entry, 4);
+        compared += 1;
+    }
+    assert!(compared > 0, "{wanted:?} names no scheduler");
+    let [short, long] =
+        ["run.steps=3", "run.steps=5"].map(|steps| runs.run("device", &[steps, "scheduler.euler={}"]).1);
+    assert_eq!(short, long, "the copies do not depend on the number of steps");
 }
 
 const ON_DEVICE: &str = "device.denoising_loop=device";
