@@ -19,6 +19,7 @@ with 77 if the downloads cannot be had here, so that nothing was checked.
 
 import argparse
 import json
+import math
 import os
 import re
 import shutil
@@ -180,6 +181,7 @@ def the_loop_on_the_device_agrees_with_the_hosts(setup):
     done = subprocess.run(line, cwd=ROOT, env=environment, capture_output=True, text=True)
     compared = re.findall(r"^(\S+) +(\S+) DeviceCopies", done.stdout, re.M)
     assert done.returncode == 0 and "1 passed" in done.stdout and compared, done.stdout + done.stderr
+    assert not setup.quick or len(compared) == len(QUICK_SCHEDULERS), done.stdout
     largest = max(float(apart) for _, apart in compared)
     return f"{len(compared)} schedulers, at most {largest:.1e} of the largest latent, one copy back a run"
 
@@ -195,12 +197,13 @@ def latents_are_those_of_the_cpu(setup):
         tables = tables.format(shapes=shapes)
         expected, cpu = setup.latents(name, "cpu", model, steps, tables)
         found, webgpu = setup.latents(name, "webgpu", model, steps, tables)
-        assert len(found) == len(expected), name
+        assert len(found) == len(expected) and all(map(math.isfinite, (*found, *expected))), name
         largest = max(map(abs, expected))
         difference = max(abs(a - b) for a, b in zip(found, expected)) / largest
         lines.append(f"{name}: {difference:.1e} of the largest latent ({webgpu:.1f} s, CPU {cpu:.1f} s)")
         print(f"       {lines[-1]}", flush=True)
         assert difference < TOLERANCE, lines[-1]
+    assert lines, f"no case is named {setup.case}"
     return f"{len(lines)} cases"
 
 
@@ -280,9 +283,10 @@ def main():
 def run_checks(arguments, setup):
     """Runs the checks, and returns the names of those that failed."""
     failed = []
-    for function in QUICK_CHECKS if arguments.quick else CHECKS:
-        if arguments.only not in function.__name__:
-            continue
+    chosen = [one for one in (QUICK_CHECKS if arguments.quick else CHECKS) if arguments.only in one.__name__]
+    if not chosen:
+        return [arguments.only]
+    for function in chosen:
         start = time.monotonic()
         try:
             print(f"ok     {function.__name__}: {function(setup)} [{time.monotonic() - start:.1f} s]", flush=True)

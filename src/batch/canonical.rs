@@ -26,7 +26,7 @@ const VERSION: i64 = 1;
 const PRECISION: [&str; 9] = ["fp16", "bf16", "fp8", "int8", "tf32", "half", "precision", "fast_math", "fast_gelu"];
 
 /// Keys of `[device]` that change more than the rounding: bf16, Winograd convolutions, and the tiles of a memory budget.
-const DEVICE: [&str; 3] = ["precision", "fast_convolutions", "memory_budget"];
+const DEVICE: [&str; 4] = ["precision", "fast_convolutions", "exact", "memory_budget"];
 
 /// A request with all that determines its images.
 pub(super) struct CanonicalRequest {

@@ -69,6 +69,11 @@ pub fn check(args: &CheckArgs, global: &Global, out: &mut dyn Write) -> Result<(
         if model.decodes_tiny() {
             output::text(out, &format!("{key}images are decoded by tiny_vae_decoder\n"))?;
         }
+        for kind in &model.upcast {
+            let told =
+                "computes in float32, as force_upcast in its config.json asks, and its graph is in half precision";
+            output::text(out, &format!("{key}{kind} {told}\n"))?;
+        }
         if let Some(preview) = &model.preview {
             let every = if preview.every == 1 { "step".to_owned() } else { count_of(preview.every, "step") };
             output::text(out, &format!("{key}previews every {every} are made {}\n", preview.source))?;
@@ -99,12 +104,15 @@ pub fn check(args: &CheckArgs, global: &Global, out: &mut dyn Write) -> Result<(
 fn open(mut plan: Plan, engine: &Engine, global: &Global, out: &mut dyn Write) -> Result<()> {
     let cancel = Interrupt::install()?.cancel();
     let mut progress = Progress::new(global.quiet);
-    let (mut stage, mut placements) = (String::new(), String::new());
+    // A graph that is compared with the CPU first is opened twice.
+    let (mut stage, mut placements) = (String::new(), Vec::<(String, String)>::new());
     let mut notice = |event| {
         match &event {
             Event::Stage { key, .. } => stage = format!("{key}."),
             Event::Loading { component, nodes, .. } if !nodes.is_empty() => {
-                placements += &format!("{stage}{component}: {}\n", placement(nodes));
+                let name = format!("{stage}{component}");
+                placements.retain(|(known, _)| *known != name);
+                placements.push((name, placement(nodes)));
             }
             _ => {}
         }
@@ -112,8 +120,11 @@ fn open(mut plan: Plan, engine: &Engine, global: &Global, out: &mut dyn Write) -
     };
     let runtime = engine.load_runtime(&plan.spec, &cancel, &mut notice)?;
     warnings(plan.fit_runtime(&runtime)?);
-    engine.try_open(&plan, &runtime, &cancel, &mut notice)?;
-    output::text(out, &placements)?;
+    let opened = engine.try_open(&plan, &runtime, &cancel, &mut notice);
+    for (name, placement) in &placements {
+        output::text(out, &format!("{name}: {placement}\n"))?;
+    }
+    opened?;
     output::text(out, &format!("its graphs open on ONNX Runtime {}\n", runtime.version()))
 }
 

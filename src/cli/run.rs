@@ -53,7 +53,7 @@ pub fn run(args: &RunArgs, global: &Global, out: &mut (dyn Write + Send)) -> Res
         waited: Duration::ZERO,
     };
     let engine = global.library.engine()?;
-    let mut pipeline = engine.open_spec(spec, &cancel, &mut |event| watched.notice(event))?;
+    let mut pipeline = engine.open_for_one_run(spec, &cancel, &mut |event| watched.notice(event))?;
     let mut request = Request::new();
     if let Some(replay) = &replay {
         warn(replay.prepare(&mut pipeline)?);

@@ -53,6 +53,15 @@ impl Engine {
     /// # Errors
     /// As [`Engine::open`], and [`Error::Interrupted`](crate::Error::Interrupted).
     pub fn open_spec(&self, spec: Spec, cancel: &Cancel, observer: &mut dyn FnMut(Event)) -> Result<Pipeline> {
-        Pipeline::open(self, spec, cancel, observer)
+        Pipeline::open(self, spec, false, cancel, observer)
+    }
+
+    /// As [`Engine::open_spec`], for a single request ([`Pipeline::run_last`]): graphs that OpenVINO and other providers
+    /// compile in the host's memory are opened when the request needs them, so that one of their errors may come late.
+    ///
+    /// # Errors
+    /// As [`Engine::open_spec`].
+    pub fn open_for_one_run(&self, spec: Spec, cancel: &Cancel, observer: &mut dyn FnMut(Event)) -> Result<Pipeline> {
+        Pipeline::open(self, spec, true, cancel, observer)
     }
 }

@@ -34,14 +34,20 @@ impl std::fmt::Debug for Pipeline {
 }
 
 impl Pipeline {
-    pub(super) fn open(engine: &Engine, spec: Spec, cancel: &Cancel, observer: &mut dyn FnMut(Event)) -> Result<Self> {
+    pub(super) fn open(
+        engine: &Engine,
+        spec: Spec,
+        is_for_one_run: bool,
+        cancel: &Cancel,
+        observer: &mut dyn FnMut(Event),
+    ) -> Result<Self> {
         let started = Instant::now();
         let planner = RequestPlanner::new(engine, spec)?;
         let (plan, runtime) = planner.engine().plan(planner.pipeline().clone(), planner.sources(), cancel, observer)?;
         let planned = started.elapsed().as_secs_f64();
         let mut converter = Converter::new(observer, None);
-        let execution =
-            Execution::load(&plan, &runtime, cancel, &mut |event: ExecutionEvent<'_>| converter.notice(event))?;
+        let load = if is_for_one_run { Execution::load_in_turn } else { Execution::load };
+        let execution = load(&plan, &runtime, cancel, &mut |event: ExecutionEvent<'_>| converter.notice(event))?;
         let opening_seconds = (planned, started.elapsed().as_secs_f64() - planned);
         Ok(Self {
             planner,

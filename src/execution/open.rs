@@ -25,6 +25,8 @@ pub struct Execution {
     pub(super) verifications: Vec<ComponentVerification>,
     /// False if graphs are not compared before they are first used.
     pub(super) verifies_once: bool,
+    /// True if graphs whose provider compiles them in the host's memory are opened at their turn.
+    pub(super) opens_in_turn: bool,
 }
 
 impl Execution {
@@ -36,6 +38,7 @@ impl Execution {
             models: Vec::new(),
             verifications: Vec::new(),
             verifies_once: true,
+            opens_in_turn: false,
         }
     }
 
@@ -47,9 +50,21 @@ impl Execution {
     /// [`Error::Model`](crate::Error::Model) if graph and tokenizer do not fit, [`Error::Memory`](crate::Error::Memory) if the machine has less memory free than a
     /// run takes, [`Error::Interrupted`](crate::Error::Interrupted) if `cancel` is thrown; each within [`Error::Stage`](crate::Error::Stage) if there are several models.
     pub fn load(plan: &Plan, runtime: &Runtime, cancel: &Cancel, observer: &mut Observer<'_>) -> Result<Self> {
-        let mut execution = Self::new(runtime);
-        execution.ready(plan, true, cancel, observer)?;
-        Ok(execution)
+        Self::new(runtime).loaded(plan, cancel, observer)
+    }
+
+    /// As [`Execution::load`], for a single run ([`Execution::finish`]): graphs whose provider compiles them in the host's
+    /// memory ([`ExecutionPlan::compiles_on_host`]) are opened when it is their turn, after those before them were closed.
+    ///
+    /// # Errors
+    /// As [`Execution::load`].
+    pub fn load_in_turn(plan: &Plan, runtime: &Runtime, cancel: &Cancel, observer: &mut Observer<'_>) -> Result<Self> {
+        Self { opens_in_turn: true, ..Self::new(runtime) }.loaded(plan, cancel, observer)
+    }
+
+    fn loaded(mut self, plan: &Plan, cancel: &Cancel, observer: &mut Observer<'_>) -> Result<Self> {
+        self.ready(plan, true, cancel, observer)?;
+        Ok(self)
     }
 
     /// Has runs fail for which no memory is left, rather than decode in tiles that the request does not have.

@@ -101,7 +101,7 @@ impl Execution {
             self.pool.set_run_at(model.sizes);
         }
         if !is_ready {
-            let stay = stays_open(model, &self.pool) && !model.opens_in_turn();
+            let stay = stays_open(model, &self.pool) && !(self.opens_in_turn && model.compiles_on_host());
             Opener::new(model, &self.runtime, &mut self.pool, cancel, observer).load(stay)?;
             self.verify_once(model, stay, cancel, observer)?;
             self.pool.set_ready(own);

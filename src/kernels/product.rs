@@ -114,12 +114,13 @@ impl<E: Element> Product<'_, E> {
         let is_whole = (is_small || has_large_panels) && panels >= wanted;
         let chunk = if is_whole { groups } else { groups.div_ceil(wanted).clamp(2, most) }.next_multiple_of(2);
         let chunks = groups.div_ceil(chunk.max(1));
-        // Few rows: the panels are divided as well, in pairs.
-        let per_part = match wanted.div_ceil(chunks.max(1)) {
-            1 => panels,
-            parts => (panels / parts / 2).max(1) * 2,
+        // Few rows: the panels are divided as well, in pairs where there are enough.
+        let parts = wanted.div_ceil(chunks.max(1));
+        let per_part = match panels / (2 * parts) {
+            pairs if parts > 1 && pairs > 0 && self.has_pairs(set) => 2 * pairs,
+            _ => panels.div_ceil(parts).max(1),
         };
-        let parts = panels.div_ceil(per_part.max(1));
+        let parts = panels.div_ceil(per_part);
         let out = Parts::new(out);
         threads.each(chunks * parts, &|task| {
             let (chunk_at, part) = (task / parts, task % parts);
@@ -127,6 +128,11 @@ impl<E: Element> Product<'_, E> {
             let panels = part * per_part..panels.min((part + 1) * per_part);
             vectorized(set, Task { product: self, set, groups, panels, out: &out });
         });
+    }
+
+    /// True if panels are multiplied two at a time.
+    fn has_pairs(&self, set: InstructionSet) -> bool {
+        TileUnit::has_pairs::<E>(set, self.shape.panel_len::<E>())
     }
 
     fn check(&self) {
@@ -146,8 +152,8 @@ struct Task<'t, 'a, E, O> {
     out: &'t Parts<'t, O>,
 }
 
-/// What a task computes in.
-struct Room {
+/// Memory and tiles that a task computes in.
+struct TaskScratch {
     tiles: TileUnit,
     /// The sums of each panel.
     sums: [Accumulator; 2],
@@ -172,18 +178,18 @@ impl<E: Element, O: Number> Work for Task<'_, '_, E, O> {
     #[inline(always)]
     fn run<L: Lane>(self) {
         let sums = std::array::from_fn(|_| Accumulator::new());
-        let mut room = Room { tiles: TileUnit::new::<E>(self.set), sums, lines: Vec::new() };
+        let mut scratch = TaskScratch { tiles: TileUnit::new::<E>(self.set), sums, lines: Vec::new() };
         let mut groups: Vec<Group> = self.groups.clone().map(|group| self.product.rows.group(group)).collect();
         groups.resize(groups.len().next_multiple_of(2), Group::NONE);
         let mut panels = self.panels.clone();
-        if room.tiles.has_pairs::<E>(self.product.shape.panel_len::<E>()) {
+        if self.product.has_pairs(self.set) {
             while panels.len() >= 2 {
-                self.multiply::<L, 2>(&mut room, &groups, panels.start);
+                self.multiply::<L, 2>(&mut scratch, &groups, panels.start);
                 panels.start += 2;
             }
         }
         for panel in panels {
-            self.multiply::<L, 1>(&mut room, &groups, panel);
+            self.multiply::<L, 1>(&mut scratch, &groups, panel);
         }
     }
 }
@@ -191,9 +197,9 @@ impl<E: Element, O: Number> Work for Task<'_, '_, E, O> {
 impl<E: Element, O: Number> Task<'_, '_, E, O> {
     /// Computes all rows by `PANELS` panels from `first` on.
     #[inline(always)]
-    fn multiply<L: Lane, const PANELS: usize>(&self, room: &mut Room, groups: &[Group], first: usize) {
+    fn multiply<L: Lane, const PANELS: usize>(&self, scratch: &mut TaskScratch, groups: &[Group], first: usize) {
         let Self { product, out, .. } = self;
-        let Room { tiles, sums, lines } = room;
+        let TaskScratch { tiles, sums, lines } = scratch;
         let panel_len = product.shape.panel_len::<E>();
         let panels: [_; PANELS] = std::array::from_fn(|at| &product.packed[(first + at) * panel_len..][..panel_len]);
         let epilogues = |image| -> [_; PANELS] {

@@ -18,7 +18,7 @@ thread_local! {
 /// A type of which all bits are valid values.
 ///
 /// # Safety
-/// That is so, and no value needs an address that is not a multiple of 64.
+/// That is so, and the type's alignment divides 64.
 pub unsafe trait AnyBits {}
 
 // SAFETY: numbers.

@@ -31,8 +31,8 @@ impl ExecutionPlan {
     }
 
     /// True if a graph is compiled in the host's memory by its provider, as OpenVINO does. That takes more memory than the
-    /// compiled graph, so that graphs are opened when they are needed, after those before them were closed.
-    pub fn opens_in_turn(&self) -> bool {
+    /// compiled graph.
+    pub fn compiles_on_host(&self) -> bool {
         let is_compiled_here = |opening: &Opening<'_>| {
             let first = self.device.providers_of(opening.kind).first();
             first.is_some_and(|name| find_provider(name).is_ok_and(|known| known.compiles && !known.has_own_memory()))

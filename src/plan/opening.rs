@@ -84,15 +84,17 @@ impl ExecutionPlan {
         let upcast = self.model.upcast.contains(&kind).then_some(Pass::Float32);
         let is_on_webgpu = self.may_run_on(kind, WEBGPU);
         let padding = is_on_webgpu.then_some(Pass::ChannelPadding);
-        let is_on_openvino = self.may_run_on(kind, openvino::PROVIDER);
-        let cures = [Pass::MaskBias, Pass::Angles].into_iter().filter(move |_| is_on_openvino);
+        let mask_bias = self.may_run_on(kind, openvino::PROVIDER).then_some(Pass::MaskBias);
+        // ONNX Runtime with OpenVINO runs the components on the CPU too.
+        let angles = self.device.uses(openvino::PROVIDER).then_some(Pass::Angles);
         let names = (self.is_compiled(kind) || own.is_some()).then_some(Pass::AxisNames);
         [Pass::Attention, Pass::FeedForward, Pass::Subpixel]
             .into_iter()
             .chain(upcast)
             .chain(winograd)
             .chain(padding)
-            .chain(cures)
+            .chain(mask_bias)
+            .chain(angles)
             .chain(names)
             .chain(own)
             .chain(loose)

@@ -69,7 +69,11 @@ impl Arenas {
                 Err(error) if list.is_some() && error.message().contains(UNKNOWN_ARENA) => {
                     self.at.store(at + 1, Ordering::Relaxed);
                 }
-                result => return result,
+                Ok(made) => {
+                    forget_error();
+                    return Ok(made);
+                }
+                failed => return failed,
             }
         }
     }

@@ -1,4 +1,4 @@
-//! The execution provider of each node, as ONNX Runtime 1.24 and newer tell it of an opened graph.
+//! The execution provider of each node, as ONNX Runtime 1.31 and newer tell it of an opened graph.
 
 use std::ffi::{CStr, c_char};
 use std::ptr::null;

@@ -24,18 +24,16 @@ const LACK_OF_MEMORY: &[&str] = &[
     // Direct3D 12, whose messages are in the language of the system.
     "8007000e",
     "not enough memory resources",
-    // OpenVINO on GPUs.
-    "cl_out_of_resources",
-    "out of gpu resources",
+    // OpenVINO on GPUs. `CL_OUT_OF_RESOURCES` is none of them: a kernel at fault or a lost device ends in it, too.
     "cl_mem_object_allocation_failure",
     "exceeded max size of memory",
     "buffer allocation failed",
     "could not allocate memory",
 ];
 
-/// OpenVINO gives the codes of OpenCL as numbers in some messages: `[GPU] clFlush, error code: -5`. These are
-/// `CL_MEM_OBJECT_ALLOCATION_FAILURE`, `CL_OUT_OF_RESOURCES` and `CL_OUT_OF_HOST_MEMORY`.
-const OPENCL_CODES: [&str; 3] = ["-4", "-5", "-6"];
+/// OpenVINO gives the codes of OpenCL as numbers in some messages: `[GPU] clFlush, error code: -6`. These are
+/// `CL_MEM_OBJECT_ALLOCATION_FAILURE` and `CL_OUT_OF_HOST_MEMORY`.
+const OPENCL_CODES: [&str; 2] = ["-4", "-6"];
 
 /// Returns true if a message says that memory is lacking, of the host or of a device.
 pub(super) fn is_lack_of_memory(message: &str) -> bool {
@@ -81,10 +79,7 @@ mod tests {
          8007000E Not enough memory resources are available to complete this operation.",
         "BucketizedBufferAllocator.cpp(122) Exception(1) tid(1) 8007000E Pas assez de ressources",
         // openvino/src/plugins/intel_gpu/src/runtime/ocl, and Level Zero of the NPU
-        "Exception from src/inference/src/cpp/infer_request.cpp:223:\n[GPU] CL_OUT_OF_RESOURCES exception.",
-        "Exception from src/plugins/intel_gpu/src/runtime/ocl/ocl_engine.cpp:185:\n[GPU] out of GPU resources",
         "[GPU] clEnqueueMapBuffer, error code: -4 CL_MEM_OBJECT_ALLOCATION_FAILURE",
-        "Exception from src/plugins/intel_gpu/src/runtime/ocl/ocl_stream.cpp:365:\n[GPU] clFlush, error code: -5",
         "[GPU] Exceeded max size of memory object allocation: requested 9172942848 bytes, but max alloc size supported by \
          device is 4294959104 bytes.Please try to reduce batch size or use lower precision.",
         "[GPU] Exceeded max size of memory allocation: Required 17179869184 bytes, already occupied : 0 bytes",
@@ -94,6 +89,9 @@ mod tests {
     ];
 
     const OTHER: &[&str] = &[
+        "Exception from src/inference/src/cpp/infer_request.cpp:223:\n[GPU] CL_OUT_OF_RESOURCES exception.",
+        "Exception from src/plugins/intel_gpu/src/runtime/ocl/ocl_engine.cpp:185:\n[GPU] out of GPU resources",
+        "Exception from src/plugins/intel_gpu/src/runtime/ocl/ocl_stream.cpp:365:\n[GPU] clFlush, error code: -5",
         "This is an invalid model. Error in Node:conv : No Op registered for Conv2 with domain_version of 17",
         "WebGPU validation failed. [Invalid Buffer (unlabeled)] is invalid due to a previous error.",
         "[GPU] clEnqueueNDRangeKernel, error code: -54",

@@ -4,7 +4,7 @@
 //! three nodes of three thousand. Its option against that (`session.disable_cpu_ep_fallback`) rejects every graph with
 //! a node on the CPU, and ONNX Runtime itself puts the shape arithmetic of a graph with dynamic shapes there because
 //! that is faster: with the option, practically no exported diffusion graph opens on CUDA. So this module judges the
-//! placement. ONNX Runtime 1.24 and newer tell it of an opened graph (`session/assignment.rs`); from older versions it is
+//! placement. ONNX Runtime 1.31 and newer tell it of an opened graph (`session/assignment.rs`); from older versions it is
 //! read from the log of opening a graph at the verbose level.
 
 use std::collections::BTreeMap;
@@ -43,7 +43,7 @@ const HEAVY: &[&str] = &[
 /// The number of nodes of a graph that each execution provider took.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Placement {
-    /// ONNX Runtime's name of each provider that took nodes, and their number. From ONNX Runtime 1.24 on, the nodes are those
+    /// ONNX Runtime's name of each provider that took nodes, and their number. From ONNX Runtime 1.31 on, the nodes are those
     /// that were assigned, before a provider fused or compiled them. Before, a compiled subgraph counts as one, and the list is
     /// empty if the CPU is the only provider.
     pub nodes: Vec<(String, usize)>,
@@ -90,7 +90,7 @@ impl Placement {
         let asked: Vec<_> = providers.iter().map(|p| (p.name.as_str(), provider::ort_name(&p.name))).collect();
         let Some((first, _)) = asked.iter().find(|(_, ort_name)| *ort_name != CPU) else { return Ok(()) };
         if self.nodes.is_empty() {
-            tracing::debug!(component, "ONNX Runtime did not log the nodes' placement");
+            tracing::debug!(component, "ONNX Runtime did not tell the nodes' placement");
             return Ok(());
         }
         let names: Vec<_> = asked.iter().map(|(name, _)| *name).collect();
@@ -128,7 +128,7 @@ impl Placement {
     }
 }
 
-/// Records ONNX Runtime's log while it opens a graph, for versions before 1.24.
+/// Records ONNX Runtime's log while it opens a graph, for versions before 1.31.
 pub(super) struct PlacementRecorder(Option<Arc<Mutex<Placement>>>);
 
 impl PlacementRecorder {

@@ -194,6 +194,10 @@ fn a_vae_is_run_in_float32_where_its_configuration_says_so() {
         assert!(said.stderr.contains(part), "{part:?} is not said: {said}");
     }
     force_upcast(&place.join("half"), true);
+    let mut check = ldm_ort(place);
+    check.args(["check", "pipeline.toml"]);
+    let check = answer(check);
+    assert!(check.stdout.contains("vae_decoder computes in float32, as force_upcast"), "{check}");
     for is_optimized in [false, true] {
         let outputs = ["single", "half"].map(|name| format!("{name}-{is_optimized}"));
         for (pipeline, output) in ["single.toml", "pipeline.toml"].into_iter().zip(&outputs) {

@@ -107,12 +107,17 @@ fn matrix_products() {
 /// `(left · right)` by image: what is added and the gate differ from image to image, and half of the columns are gates.
 #[test]
 fn epilogues() {
-    let (images, rows, columns, depth) = (2, 5, 64, 32);
-    let left = operands::<bf16>(images * rows * depth, 1);
-    let right = operands::<bf16>(depth * columns, 2);
+    epilogue::<f32>();
+    epilogue::<bf16>();
+}
+
+fn epilogue<E: Element>() {
+    let (images, rows, columns, depth) = (2, 5, 128, 32);
+    let left = operands::<E>(images * rows * depth, 1);
+    let right = operands::<E>(depth * columns, 2);
     let (added, gate) = (numbers(images * columns, 3), numbers(images * columns / 2, 4));
     let shape = PanelShape { columns, taps: 1, depth };
-    let packed = shape.pack::<bf16>(|column, _, at| right[at * columns + column].to_f32());
+    let packed = shape.pack::<E>(|column, _, at| right[at * columns + column].to_f32());
     let sum = |row: usize, column: usize| {
         let products = (0..depth)
             .map(|k| f64::from(left[row * depth + k].to_f32()) * f64::from(right[k * columns + column].to_f32()));
@@ -141,7 +146,7 @@ fn epilogues() {
         shape,
         epilogue,
     };
-    everywhere::<bf16>("epilogue", 2e-6, &wanted, |set, threads, out| product.run(set, threads, out));
+    everywhere::<E>("epilogue", 2e-6, &wanted, |set, threads, out| product.run(set, threads, out));
 }
 
 fn convolution<E: Element>(convolution: ImageConvolution, columns: usize) {

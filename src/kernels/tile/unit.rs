@@ -73,11 +73,13 @@ impl TileUnit {
         }
     }
 
-    /// True if two panels of `len` values take less time together than one by one: there are instructions for that, and the
-    /// panels stay in the second cache meanwhile.
-    pub fn has_pairs<E: Element>(&self, len: usize) -> bool {
+    /// True if two panels of `len` values take less time together than one by one with `set`: there are instructions for
+    /// that, and the panels stay in the second cache meanwhile.
+    pub fn has_pairs<E: Element>(set: InstructionSet, len: usize) -> bool {
         const PAIR_BYTES: usize = 384 << 10;
-        self.set == InstructionSet::Avx512 && E::TYPE == OperandType::Float32 && 2 * len * size_of::<E>() <= PAIR_BYTES
+        E::supported(set) == InstructionSet::Avx512
+            && E::TYPE == OperandType::Float32
+            && 2 * len * size_of::<E>() <= PAIR_BYTES
     }
 
     fn multiply_f32(&mut self, block: &Block<'_, f32>, accumulates: bool, sums: &mut [&mut Accumulator]) {

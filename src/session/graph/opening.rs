@@ -46,6 +46,7 @@ pub(super) fn open(
     opening: Opening<'_>,
 ) -> Result<(OpenGraph, Placement)> {
     options.cancel.check()?;
+    forget_error();
     let failed = |e: ort::Error| opening_failed(&options.component, path, &e);
     let recorder = PlacementRecorder::for_providers(&options.providers, runtime);
     let builder = builder(runtime, options, &opening, &recorder).map_err(failed)?;
@@ -60,6 +61,7 @@ pub(super) fn open(
         Err(_) if options.cancel.is_cancelled() => return Err(Error::Interrupted { at_step: None }),
         Err(e) => return Err(failed(e)),
     };
+    forget_error();
     let placement = match runtime.assignment_api() {
         Some(api) => read_assignment(api, &inner).map_err(failed)?,
         None => recorder.placement(),

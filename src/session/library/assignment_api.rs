@@ -1,17 +1,20 @@
-//! The functions of ONNX Runtime that tell which provider has which node, from 1.24 on. The crate ort is built for 1.22, the
-//! oldest supported version, whose table of functions ends before them.
+//! The functions of ONNX Runtime that tell which provider has which node. The crate ort is built for 1.22, the oldest
+//! supported version, whose table of functions ends before them.
+//!
+//! They came with 1.24, and left out nodes of half precision that were put on the CPU after the graph had been divided
+//! (microsoft/onnxruntime pull request 28268); so they are used from a version on that is known to have the correction.
 
 use std::ffi::c_char;
 use std::path::Path;
 
-use ort::sys::{OrtApi, OrtApiBase, OrtEpAssignedNode, OrtEpAssignedSubgraph, OrtSession, OrtStatusPtr};
+use ort::sys::{OrtApiBase, OrtEpAssignedNode, OrtEpAssignedSubgraph, OrtSession, OrtStatusPtr};
 
 use super::host::Host;
 use super::probe::load;
 use super::versions::minor;
 
-/// The version of the interface that has the functions.
-const VERSION: u32 = 24;
+/// The version of the interface from which on they are used.
+const VERSION: u32 = 31;
 
 /// The place of `Session_GetEpGraphAssignmentInfo` in the table, which ONNX Runtime never changes.
 const PLACE: usize = 407;
@@ -19,8 +22,7 @@ const PLACE: usize = 407;
 /// ONNX Runtime's table of functions, as far as they are needed here. A pointer to a list or a name belongs to the session.
 #[repr(C)]
 pub(in crate::session) struct AssignmentApi {
-    _of_ort: OrtApi,
-    _between: [usize; PLACE - size_of::<OrtApi>() / size_of::<usize>()],
+    _before: [usize; PLACE],
     pub subgraphs: unsafe extern "system" fn(
         *const OrtSession,
         *mut *const *const OrtEpAssignedSubgraph,

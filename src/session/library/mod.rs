@@ -49,7 +49,7 @@ struct Inner {
     path: PathBuf,
     version: String,
     search: Search,
-    /// The functions that tell which provider has which node, from version 1.24 on.
+    /// The functions that tell which provider has which node, from version 1.31 on.
     assignment_api: Option<&'static AssignmentApi>,
 }
 
@@ -126,7 +126,7 @@ impl Runtime {
         &self.inner.search
     }
 
-    /// Returns the functions that tell which provider has which node; `None` before version 1.24.
+    /// Returns the functions that tell which provider has which node; `None` before version 1.31.
     pub(super) fn assignment_api(&self) -> Option<&'static AssignmentApi> {
         self.inner.assignment_api
     }
