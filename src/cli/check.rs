@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::Write;
+use std::path::Path;
 
 use super::args::{CheckArgs, Global};
 use super::interrupt::Interrupt;
@@ -53,7 +54,23 @@ pub fn check(args: &CheckArgs, global: &Global, out: &mut dyn Write) -> Result<(
     for stage in &plan.stages {
         warn(&format!("{}: ", stage.key), &stage.execution, &stage.request, &stage.warnings)?;
     }
-    output::text(out, &format!("{}: {}\n", args.pipeline.display(), summary(&plan.model, &plan.request)))?;
+    describe(&args.pipeline, &plan, out)?;
+    if args.verify {
+        return verify(plan, &engine, (global, args.json), results);
+    }
+    if !args.open {
+        let without = match runtime {
+            Some(_) => "opening the graphs (--open)",
+            None => "ONNX Runtime, which is not on this machine yet (ldm-ort runtime install)",
+        };
+        return output::text(out, &format!("nothing wrong with it, as far as can be told without {without}\n"));
+    }
+    open(plan, &engine, global, out)
+}
+
+/// Prints the pipeline that would run: its models and sizes, what is corrected and decided for it, and its defaults.
+fn describe(pipeline: &Path, plan: &Plan, out: &mut dyn Write) -> Result<()> {
+    output::text(out, &format!("{}: {}\n", pipeline.display(), summary(&plan.model, &plan.request)))?;
     corrections("", &plan.request, out)?;
     for stage in &plan.stages {
         let summary = summary(&stage.model, &stage.request);
@@ -70,8 +87,7 @@ pub fn check(args: &CheckArgs, global: &Global, out: &mut dyn Write) -> Result<(
             output::text(out, &format!("{key}images are decoded by tiny_vae_decoder\n"))?;
         }
         for kind in &model.upcast {
-            let told =
-                "computes in float32, as force_upcast in its config.json asks, and its graph is in half precision";
+            let told = "computes in float32, not in half precision: its config.json has force_upcast";
             output::text(out, &format!("{key}{kind} {told}\n"))?;
         }
         if let Some(preview) = &model.preview {
@@ -87,17 +103,7 @@ pub fn check(args: &CheckArgs, global: &Global, out: &mut dyn Write) -> Result<(
     for (key, model) in models() {
         output::text(out, &defaults(key, model))?;
     }
-    if args.verify {
-        return verify(plan, &engine, (global, args.json), results);
-    }
-    if !args.open {
-        let without = match runtime {
-            Some(_) => "opening the graphs (--open)",
-            None => "ONNX Runtime, which is not on this machine yet (ldm-ort runtime install)",
-        };
-        return output::text(out, &format!("nothing wrong with it, as far as can be told without {without}\n"));
-    }
-    open(plan, &engine, global, out)
+    Ok(())
 }
 
 /// Opens all graphs, on the ONNX Runtime of this machine or one that is fetched for that.

@@ -197,7 +197,12 @@ fn a_vae_is_run_in_float32_where_its_configuration_says_so() {
     let mut check = ldm_ort(place);
     check.args(["check", "pipeline.toml"]);
     let check = answer(check);
-    assert!(check.stdout.contains("vae_decoder computes in float32, as force_upcast"), "{check}");
+    assert!(
+        check
+            .stdout
+            .contains("vae_decoder computes in float32, not in half precision: its config.json has force_upcast"),
+        "{check}"
+    );
     for is_optimized in [false, true] {
         let outputs = ["single", "half"].map(|name| format!("{name}-{is_optimized}"));
         for (pipeline, output) in ["single.toml", "pipeline.toml"].into_iter().zip(&outputs) {
