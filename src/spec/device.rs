@@ -39,8 +39,7 @@ pub struct DeviceSpec {
     /// `fast_convolutions = false`: true computes the convolutions of optimized denoisers in Winograd's form F(4×4, 3×3) too, as
     /// those of VAEs are, and not in F(2×2, 3×3). Latents then differ by some 1e-5 of the largest.
     pub fast_convolutions: bool,
-    /// `exact = false`: true leaves Winograd's form out of all graphs on the CPU, for results as near to those of ONNX
-    /// Runtime's unoptimized graphs as float32 allows.
+    /// `exact = false`: true leaves Winograd's form out of all graphs on the CPU.
     pub exact: bool,
     /// `offload`: true unloads each graph once it has run for an image, so that the next has its memory; false keeps all of
     /// them loaded for the next image. Absent: they are unloaded if the machine has no room for all of them.

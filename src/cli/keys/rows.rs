@@ -138,12 +138,7 @@ pub(crate) const KEYS: &[KeyEntry] = &[
         "The type in which denoisers, ControlNets and VAEs multiply on the CPU.",
     ),
     key("device", "fast_convolutions", T::Switch, "Runs the denoiser's convolutions in Winograd's form of 4×4 tiles."),
-    key(
-        "device",
-        "exact",
-        T::Switch,
-        "Runs no convolution in Winograd's form on the CPU, which rounds more than a plain one.",
-    ),
+    key("device", "exact", T::Switch, "Runs no convolution in Winograd's form on the CPU."),
     key("device", "offload", T::Switch, "Unloads each graph after it has run; by default if memory is short."),
     key(
         "device",
