@@ -384,7 +384,7 @@ fn the_provider_of_each_node_is_counted() {
     let answer_of_check = crate::common::answer(check);
     assert_eq!(answer_of_check.code, Some(0), "{answer_of_check}");
     let mut run = crate::common::ldm_ort(folder.path());
-    run.arg("run").arg(&pipeline).args(["--steps", "1", "--json"]);
+    run.arg("run").arg(&pipeline).args(["--steps", "1", "--json", "--output", "images"]);
     let answer_of_run = crate::common::answer(run);
     assert_eq!(answer_of_run.code, Some(0), "{answer_of_run}");
     let object: serde_json::Value = serde_json::from_str(answer_of_run.stdout.trim()).expect("an object");
