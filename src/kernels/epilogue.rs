@@ -4,6 +4,7 @@ use super::functions::Activation;
 use super::lane::{HALVES, Lane};
 use super::number::Number;
 use super::threads::Parts;
+use super::tile::FetchedRows;
 use super::tile_size::{COLUMNS, LANES};
 
 /// The operations after a product. The result of a row is `activation(sum + bias + added) · gate + residual`.
@@ -72,15 +73,13 @@ impl<'a, L: Lane> PanelEpilogue<'a, L> {
         Self { of, offsets, factors, out_columns, at, width }
     }
 
-    /// Adds the cache lines that [`PanelEpilogue::write`] reads and writes to `lines`: the result is seldom in a cache.
+    /// Adds what [`PanelEpilogue::write`] reads and writes to `rows` that are fetched: the result is seldom in a cache.
     #[inline(always)]
-    pub fn lines<O: Number>(&self, rows: StepRows, out: &Parts<'_, O>, lines: &mut Vec<*const i8>) {
-        for number in 0..rows.count {
-            let start = rows.row(number) * self.out_columns + self.at;
-            add_lines(out.address(start), self.width, lines);
-            if let Some(residual) = self.of.residual {
-                add_lines(residual.as_ptr().wrapping_add(start), self.width, lines);
-            }
+    pub fn fetched<O: Number>(&self, rows: StepRows, out: &Parts<'_, O>, fetched: &mut Vec<FetchedRows>) {
+        let (start, stride) = (rows.first * self.out_columns + self.at, rows.step * self.out_columns);
+        fetched.push(fetched_rows(out.address(start), self.width, stride, rows.count));
+        if let Some(residual) = self.of.residual {
+            fetched.push(fetched_rows(residual.as_ptr().wrapping_add(start), self.width, stride, rows.count));
         }
     }
 
@@ -93,23 +92,23 @@ impl<'a, L: Lane> PanelEpilogue<'a, L> {
         let sums = &mut sums[..rows.count];
         let mut offsets = self.offsets;
         if self.of.is_gated || self.of.activation != Activation::Identity {
-            self.activate(sums);
+            self.activate::<O>(sums);
             offsets = [L::zero(); HALVES];
         }
         // SAFETY: as the caller promises.
         unsafe {
-            match (self.of.residual, self.width) {
-                (Some(residual), COLUMNS) => self.write_rows::<O, COLUMNS, true>(&offsets, rows, sums, residual, out),
-                (None, COLUMNS) => self.write_rows::<O, COLUMNS, false>(&offsets, rows, sums, &[], out),
-                (Some(residual), _) => self.write_rows::<O, 0, true>(&offsets, rows, sums, residual, out),
-                (None, _) => self.write_rows::<O, 0, false>(&offsets, rows, sums, &[], out),
+            match (self.of.residual.is_some(), self.width) {
+                (true, COLUMNS) => self.write_rows::<O, COLUMNS, true>(&offsets, rows, sums, out),
+                (false, COLUMNS) => self.write_rows::<O, COLUMNS, false>(&offsets, rows, sums, out),
+                (true, _) => self.write_rows::<O, 0, true>(&offsets, rows, sums, out),
+                (false, _) => self.write_rows::<O, 0, false>(&offsets, rows, sums, out),
             }
         }
     }
 
     /// Adds the offsets, and applies the activation or the gates, which are the other half of a gated panel.
     #[inline(always)]
-    fn activate(&self, sums: &mut [[f32; COLUMNS]]) {
+    fn activate<O: Number>(&self, sums: &mut [[f32; COLUMNS]]) {
         let Epilogue { activation, is_gated, .. } = self.of;
         for sums in sums {
             let mut halves = [L::zero(); HALVES];
@@ -117,10 +116,10 @@ impl<'a, L: Lane> PanelEpilogue<'a, L> {
                 halves[half] = L::read(&sums[half * LANES..(half + 1) * LANES]).plus(self.offsets[half]);
             }
             if is_gated {
-                halves[0] = halves[0].times(halves[1].activated(activation));
+                halves[0] = halves[0].times(halves[1].activated::<O>(activation));
             } else {
                 for half in &mut halves {
-                    *half = half.activated(activation);
+                    *half = half.activated::<O>(activation);
                 }
             }
             for half in 0..HALVES {
@@ -139,35 +138,41 @@ impl<'a, L: Lane> PanelEpilogue<'a, L> {
         offsets: &[L; HALVES],
         rows: StepRows,
         sums: &[[f32; COLUMNS]],
-        residual: &[f32],
         out: &Parts<'_, O>,
     ) {
         let width = if WIDTH == 0 { self.width } else { WIDTH };
+        let (start, stride) = (rows.first * self.out_columns + self.at, rows.step * self.out_columns);
+        let mut out = out.rows(start, stride, sums.len(), width);
+        let mut residual = self.of.residual.unwrap_or_default();
+        if RESIDUAL {
+            residual = &residual[start..][..sums.len().saturating_sub(1) * stride + width];
+        }
         for (number, sums) in sums.iter().enumerate() {
-            let start = rows.row(number) * self.out_columns + self.at;
-            // SAFETY: as the caller promises.
-            let out = unsafe { out.range(start, width) };
-            let residual = if RESIDUAL { &residual[start..start + width] } else { residual };
-            for half in 0..width.div_ceil(LANES) {
-                let at = half * LANES..width.min((half + 1) * LANES);
-                let mut lane = L::read(&sums[half * LANES..(half + 1) * LANES]).plus(offsets[half]);
-                lane = lane.times(self.factors[half]);
-                if RESIDUAL {
-                    lane = lane.plus(L::read(&residual[at.clone()]));
+            for (half, (offset, factor)) in offsets.iter().zip(self.factors).enumerate() {
+                let at = half * LANES;
+                if at >= width {
+                    break;
                 }
-                lane.write(&mut out[at]);
+                let count = if WIDTH == 0 { LANES.min(width - at) } else { LANES };
+                let mut lane = L::read(&sums[at..at + LANES]).plus(*offset).times(factor);
+                // SAFETY: within the result and the residual, as was checked above, and the caller has these rows alone.
+                unsafe {
+                    if RESIDUAL {
+                        let residual = residual.as_ptr().add(number * stride + at);
+                        lane = lane.plus(L::read(std::slice::from_raw_parts(residual, count)));
+                    }
+                    lane.write(std::slice::from_raw_parts_mut(out.add(at), count));
+                }
             }
+            out = out.wrapping_add(stride);
         }
     }
 }
 
-/// Adds the cache lines of some values, which begin at a line or a fraction of it.
-#[inline(always)]
-fn add_lines<T>(start: *const T, len: usize, lines: &mut Vec<*const i8>) {
-    const LINE: usize = 64;
-    for at in (0..len * size_of::<T>()).step_by(LINE) {
-        lines.push(start.cast::<i8>().wrapping_add(at));
-    }
+/// Rows of `width` values that are fetched.
+fn fetched_rows<T>(start: *const T, width: usize, stride: usize, rows: usize) -> FetchedRows {
+    let size = size_of::<T>();
+    FetchedRows { start: start.cast(), stride: stride * size, bytes: width * size, rows }
 }
 
 /// Rows of a result at equal distances.
@@ -179,11 +184,4 @@ pub struct StepRows {
     pub step: usize,
     /// The number of rows.
     pub count: usize,
-}
-
-impl StepRows {
-    #[inline(always)]
-    fn row(self, number: usize) -> usize {
-        self.first + number * self.step
-    }
 }

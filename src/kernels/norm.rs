@@ -247,7 +247,7 @@ impl<E: Number, O: Number> Work for Line<'_, '_, E, O> {
                     let part = number * LANES..channels.min((number + 1) * LANES);
                     let offset = L::read(&offsets[part.clone()]);
                     let made = offset.plus_times(L::read(&values[part.clone()]), L::read(&factors[part]));
-                    made.activated(norm.activation).write(out);
+                    made.activated::<O>(norm.activation).write(out);
                 }
                 at += channels;
             }

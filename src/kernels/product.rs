@@ -6,7 +6,7 @@ use super::lane::Lane;
 use super::number::Number;
 use super::pack::PanelShape;
 use super::threads::{Parts, Threads};
-use super::tile::{Accumulator, Block, Element, TileUnit};
+use super::tile::{Accumulator, Block, Element, FetchedRows, TileUnit};
 use super::tile_size::GROUP_ROWS;
 
 /// The places of a left operand that a product reads, and the rows of the result.
@@ -157,8 +157,8 @@ struct TaskScratch {
     tiles: TileUnit,
     /// The sums of each panel.
     sums: [Accumulator; 2],
-    /// Lines of the result.
-    lines: Vec<*const i8>,
+    /// Rows of the result.
+    fetched: Vec<FetchedRows>,
 }
 
 /// Rows of a line that are computed together.
@@ -178,7 +178,7 @@ impl<E: Element, O: Number> Work for Task<'_, '_, E, O> {
     #[inline(always)]
     fn run<L: Lane>(self) {
         let sums = std::array::from_fn(|_| Accumulator::new());
-        let mut scratch = TaskScratch { tiles: TileUnit::new::<E>(self.set), sums, lines: Vec::new() };
+        let mut scratch = TaskScratch { tiles: TileUnit::new::<E>(self.set), sums, fetched: Vec::new() };
         let mut groups: Vec<Group> = self.groups.clone().map(|group| self.product.rows.group(group)).collect();
         groups.resize(groups.len().next_multiple_of(2), Group::NONE);
         let mut panels = self.panels.clone();
@@ -199,7 +199,7 @@ impl<E: Element, O: Number> Task<'_, '_, E, O> {
     #[inline(always)]
     fn multiply<L: Lane, const PANELS: usize>(&self, scratch: &mut TaskScratch, groups: &[Group], first: usize) {
         let Self { product, out, .. } = self;
-        let TaskScratch { tiles, sums, lines } = scratch;
+        let TaskScratch { tiles, sums, fetched } = scratch;
         let panel_len = product.shape.panel_len::<E>();
         let panels: [_; PANELS] = std::array::from_fn(|at| &product.packed[(first + at) * panel_len..][..panel_len]);
         let epilogues = |image| -> [_; PANELS] {
@@ -208,10 +208,10 @@ impl<E: Element, O: Number> Task<'_, '_, E, O> {
         };
         let (mut image, mut after) = (groups[0].image, epilogues(groups[0].image));
         for pair in groups.as_chunks::<2>().0 {
-            lines.clear();
+            fetched.clear();
             for group in pair {
                 for after in &after {
-                    after.lines(group.rows, out, lines);
+                    after.fetched(group.rows, out, fetched);
                 }
             }
             let block = Block {
@@ -222,7 +222,7 @@ impl<E: Element, O: Number> Task<'_, '_, E, O> {
                 taps: &product.rows.taps,
                 depth: product.shape.padded_depth::<E>(),
                 panels: &panels,
-                ahead: lines,
+                ahead: fetched,
             };
             E::multiply(tiles, &block, false, &mut sums.each_mut()[..PANELS]);
             for (at, group) in pair.iter().enumerate() {

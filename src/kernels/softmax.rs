@@ -32,11 +32,17 @@ impl<L: Lane> Softmax<L> {
     /// Takes the scores of `count` keys into account, and returns the factors of what was summed before; `None` if they are
     /// all 1.
     #[inline(always)]
-    pub fn raise<E: Number>(&mut self, scores: &[Accumulator], count: usize) -> Option<[L; HALVES]> {
+    pub fn raise<'s, E: Number>(
+        &mut self,
+        scores: impl Iterator<Item = &'s Accumulator>,
+        count: usize,
+    ) -> Option<[L; HALVES]> {
         let mut largest = self.largest;
-        for key in 0..count {
-            for (half, largest) in largest.iter_mut().enumerate() {
-                *largest = largest.larger(scores[key / ROWS].lane::<L>(key % ROWS, half).times(self.scale));
+        for (number, scores) in scores.enumerate() {
+            for key in 0..ROWS.min(count - number * ROWS) {
+                for (half, largest) in largest.iter_mut().enumerate() {
+                    *largest = largest.larger(scores.lane::<L>(key, half).times(self.scale));
+                }
             }
         }
         let mut rescale = [L::zero(); HALVES];

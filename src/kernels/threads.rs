@@ -47,6 +47,16 @@ impl<'a, T> Parts<'a, T> {
         self.start.wrapping_add(at)
     }
 
+    /// Returns the address of `width` values, and of as many at every distance of `stride` after them, `count` in all.
+    ///
+    /// # Panics
+    /// If they are not within the slice.
+    #[inline(always)]
+    pub fn rows(&self, at: usize, stride: usize, count: usize, width: usize) -> *mut T {
+        assert!(count == 0 || at + (count - 1) * stride + width <= self.len);
+        self.start.wrapping_add(at)
+    }
+
     /// Returns a range of the slice.
     ///
     /// # Safety

@@ -65,9 +65,9 @@ pub trait Lane: Copy {
         Self::all(0.0)
     }
 
-    /// Applies an activation. Without one, the numbers stay in registers.
+    /// Applies an activation, as exactly as `E` keeps it.
     #[inline(always)]
-    fn activated(self, activation: Activation) -> Self {
+    fn activated<E: Number>(self, activation: Activation) -> Self {
         if activation == Activation::Identity {
             return self;
         }

@@ -2,15 +2,18 @@
 
 use std::arch::x86_64::{
     __m512, __m512i, __mmask16, _CMP_UNORD_Q, _mm256_loadu_si256, _mm256_mask_storeu_epi16, _mm256_maskz_loadu_epi16,
-    _mm256_storeu_si256, _mm512_add_epi32, _mm512_add_ps, _mm512_and_si512, _mm512_castps_si512, _mm512_castsi512_ps,
-    _mm512_cmp_ps_mask, _mm512_cvtepi32_epi16, _mm512_cvtepu16_epi32, _mm512_fmadd_ps, _mm512_fmsub_ps,
-    _mm512_loadu_ps, _mm512_mask_mov_ps, _mm512_mask_or_epi32, _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps,
-    _mm512_max_ps, _mm512_mul_ps, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps, _mm512_slli_epi32,
-    _mm512_srli_epi32, _mm512_storeu_ps, _mm512_storeu_si512, _mm512_sub_ps, _mm512_ternarylogic_epi32,
+    _mm256_storeu_si256, _mm512_abs_ps, _mm512_add_epi32, _mm512_add_ps, _mm512_and_si512, _mm512_castps_si512,
+    _mm512_castsi512_ps, _mm512_cmp_ps_mask, _mm512_cvtepi32_epi16, _mm512_cvtepu16_epi32, _mm512_fmadd_ps,
+    _mm512_fmsub_ps, _mm512_fnmadd_ps, _mm512_loadu_ps, _mm512_mask_mov_ps, _mm512_mask_or_epi32,
+    _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps, _mm512_max_ps, _mm512_min_ps, _mm512_mul_ps, _mm512_rcp14_ps,
+    _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps, _mm512_slli_epi32, _mm512_srli_epi32, _mm512_storeu_ps,
+    _mm512_storeu_si512, _mm512_sub_ps, _mm512_ternarylogic_epi32,
 };
 
 use super::Lane;
-use crate::kernels::functions::{EXP2, EXP2_BF16, ROUND};
+use crate::kernels::functions::{
+    Activation, EXP2, EXP2_BF16, GELU, GELU_BF16, GELU_END, QUICK_SCALE, ROUND, TANH_CUBE, TANH_SCALE,
+};
 use crate::kernels::number::Number;
 use crate::kernels::operator::OperandType;
 use crate::kernels::tile_size::LANES;
@@ -44,6 +47,55 @@ impl Zmm {
             }
             let exponent = _mm512_slli_epi32::<23>(_mm512_castps_si512(shifted));
             Self(_mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(sum), exponent)))
+        }
+    }
+
+    /// `self · p(self)`, where the polynomial's factors are those for `E`, the highest first.
+    #[inline(always)]
+    fn polynomial<E: Number, const N: usize, const M: usize>(self, exact: &[f32; N], bf16: &[f32; M]) -> Self {
+        let factors: &[f32] = match E::TYPE {
+            OperandType::Float32 => exact,
+            OperandType::Bf16 => bf16,
+        };
+        unsafe {
+            let mut sum = _mm512_set1_ps(factors[0]);
+            for factor in &factors[1..] {
+                sum = _mm512_fmadd_ps(self.0, sum, _mm512_set1_ps(*factor));
+            }
+            Self(_mm512_mul_ps(self.0, sum))
+        }
+    }
+
+    /// `x · Φ(x)`, as [`Activation::of`] computes it.
+    #[inline(always)]
+    fn gelu<E: Number>(self) -> Self {
+        unsafe {
+            // Of two numbers one of which is NaN, these are the second.
+            let positive = Self(_mm512_min_ps(_mm512_set1_ps(GELU_END), _mm512_abs_ps(self.0)));
+            let above = _mm512_max_ps(_mm512_setzero_ps(), self.0);
+            let exponent = positive.polynomial::<E, _, _>(&GELU, &GELU_BF16);
+            let power = exponent.bounded_power_of_two::<E>(Self::all(1.0));
+            Self(_mm512_fnmadd_ps(_mm512_mul_ps(_mm512_set1_ps(0.5), positive.0), power.0, above))
+        }
+    }
+
+    /// The logistic function.
+    #[inline(always)]
+    fn sigmoid<E: Number>(self) -> Self {
+        const LIMIT: f32 = 87.0;
+        unsafe {
+            let x = _mm512_min_ps(_mm512_set1_ps(LIMIT), _mm512_max_ps(_mm512_set1_ps(-LIMIT), self.0));
+            let power = Self(x).bounded_power_of_two::<E>(Self::all(-std::f32::consts::LOG2_E));
+            let sum = _mm512_add_ps(_mm512_set1_ps(1.0), power.0);
+            // Off by 2^-14 of itself, of which one step of Newton's leaves 2^-28.
+            let inverse = _mm512_rcp14_ps(sum);
+            Self(match E::TYPE {
+                OperandType::Bf16 => inverse,
+                OperandType::Float32 => {
+                    let rest = _mm512_fnmadd_ps(sum, inverse, _mm512_set1_ps(1.0));
+                    _mm512_fmadd_ps(inverse, rest, inverse)
+                }
+            })
         }
     }
 
@@ -179,6 +231,21 @@ impl Lane for Zmm {
             let shifted = _mm512_fmadd_ps(self.0, factor.0, _mm512_set1_ps(ROUND));
             let whole = _mm512_sub_ps(shifted, _mm512_set1_ps(ROUND));
             Self::raised::<E>(_mm512_fmsub_ps(self.0, factor.0, whole), shifted)
+        }
+    }
+
+    #[inline(always)]
+    fn activated<E: Number>(self, activation: Activation) -> Self {
+        let scaled = |factor: f32| self.times(Self::all(factor));
+        match activation {
+            Activation::Identity => self,
+            Activation::Silu => self.times(self.sigmoid::<E>()),
+            Activation::Gelu => self.gelu::<E>(),
+            Activation::GeluTanh => {
+                let cube = self.times(self).times(scaled(TANH_CUBE));
+                self.times(self.plus(cube).times(Self::all(TANH_SCALE)).sigmoid::<E>())
+            }
+            Activation::QuickGelu => self.times(scaled(QUICK_SCALE).sigmoid::<E>()),
         }
     }
 

@@ -46,7 +46,7 @@ fn attention<E: Element>(queries: usize, keys: usize, heads: usize, width: usize
 #[test]
 fn attentions() {
     for (queries, keys, heads, width) in
-        [(1, 1, 1, 8), (5, 77, 2, 40), (40, 33, 3, 16), (33, 600, 1, 72), (16, 1030, 1, 32)]
+        [(1, 1, 1, 8), (5, 77, 2, 40), (40, 33, 3, 16), (33, 600, 1, 72), (16, 1030, 1, 32), (70, 300, 2, 40)]
     {
         // The second scale gives bounds of scores from which the largest one has to be subtracted.
         for scale in [0.3, 12.0] {

@@ -37,7 +37,6 @@ impl<E: Number> Work for All<'_, E> {
             own.times(other),
             own.plus_times(other, L::all(0.3)),
             own.larger(other),
-            own.activated(Activation::Silu),
             L::zero(),
         ] {
             out.extend(made.values());
@@ -84,4 +83,47 @@ fn lanes_are_the_same_with_all_instructions() {
     }
     check::<f32>();
     check::<bf16>();
+}
+
+/// Applies an activation to the lanes of some numbers.
+struct Activated<'t, E> {
+    activation: Activation,
+    values: &'t [f32],
+    out: &'t mut Vec<f32>,
+    operand: std::marker::PhantomData<E>,
+}
+
+impl<E: Number> Work for Activated<'_, E> {
+    #[inline(always)]
+    fn run<L: Lane>(self) {
+        for values in self.values.chunks(LANES) {
+            self.out.extend(L::read(values).activated::<E>(self.activation).values());
+        }
+    }
+}
+
+#[test]
+fn activations_are_as_exact_as_the_operands() {
+    fn check<E: Number>(relative: f32, absolute: f32) {
+        let values: Vec<f32> =
+            (-1600..1600).map(|at| at as f32 / 100.0).chain([-1e30, 1e30, f32::NAN, -80.0]).collect();
+        for activation in
+            [Activation::Identity, Activation::Silu, Activation::Gelu, Activation::GeluTanh, Activation::QuickGelu]
+        {
+            for set in sets() {
+                let mut out = Vec::new();
+                let operand = std::marker::PhantomData::<E>;
+                vectorized(set, Activated { activation, values: &values, out: &mut out, operand });
+                for (value, got) in values.iter().zip(out) {
+                    let wanted = activation.of(*value);
+                    let is_near = (got - wanted).abs() <= relative * wanted.abs() + absolute;
+                    let is_nan = got.is_nan() && wanted.is_nan();
+                    assert!(is_near || is_nan, "{} {activation:?}({value}): {got}, not {wanted}", set.name());
+                }
+            }
+        }
+    }
+    check::<f32>(1e-6, 1e-7);
+    // The rounding of bfloat16 is 2e-3.
+    check::<bf16>(5e-4, 5e-5);
 }

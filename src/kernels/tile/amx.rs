@@ -5,17 +5,18 @@
 
 use std::arch::asm;
 use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-use std::slice::Chunks;
 
 use half::bf16;
 
-use super::block::{Accumulator, Block};
+use super::block::{Accumulator, Block, Fetcher};
 use crate::kernels::tile_size::{COLUMNS, GROUP_ROWS};
 
 /// Depth of one tile.
 const DEPTH: usize = 32;
 /// Distance in bytes at which the panel is fetched ahead: tiles wait for the second cache otherwise.
 const AHEAD: usize = 4096;
+/// Bytes of a panel that stays in the first cache from one block to the next, so that it need not be fetched.
+const NEAR_BYTES: usize = 32 << 10;
 
 /// A configuration of the tiles (Intel SDM, `LDTILECFG`).
 #[repr(C, align(64))]
@@ -57,8 +58,6 @@ pub unsafe fn release() {
 /// # Safety
 /// The tiles are configured for [`Block::readable_rows`], and the operands are as long as [`Block::check`] wants them.
 pub unsafe fn multiply(block: &Block<'_, bf16>, panel: &[bf16], accumulates: bool, sums: &mut Accumulator) {
-    let stride = block.stride * size_of::<bf16>();
-    let steps = block.depth / DEPTH;
     let out = sums.0.as_mut_ptr().cast::<f32>();
     let has_second = block.rows[1] > 0;
     // SAFETY: all addresses are within the operands and the sums, as the caller checked.
@@ -68,29 +67,44 @@ pub unsafe fn multiply(block: &Block<'_, bf16>, panel: &[bf16], accumulates: boo
         } else {
             asm!("tilezero tmm0", "tilezero tmm1", "tilezero tmm2", "tilezero tmm3", options(nostack));
         }
-        let mut panel = panel.as_ptr();
-        // In the first half, so that the last ones are there in time.
-        let mut ahead = block.ahead.chunks(block.ahead.len().div_ceil((steps * block.taps.len() / 2).max(1)).max(1));
-        for &tap in block.taps {
-            let first = block.left.as_ptr().add(block.starts[0] + tap);
-            if has_second {
-                let second = block.left.as_ptr().add(block.starts[1] + tap);
-                panel = two_groups(first, second, stride, panel, steps, &mut ahead);
-            } else {
-                panel = one_group(first, stride, panel, steps, &mut ahead);
-            }
+        match (has_second, size_of_val(panel) > NEAR_BYTES) {
+            (true, true) => steps::<true, true>(block, panel),
+            (true, false) => steps::<true, false>(block, panel),
+            (false, true) => steps::<false, true>(block, panel),
+            (false, false) => steps::<false, false>(block, panel),
         }
         store_sums(out, has_second);
     }
 }
 
-/// Fetches the part of a panel that comes after the next step, which may be beyond its end, and some other lines.
-#[inline(always)]
-fn fetch_ahead(panel: *const bf16, others: &mut Chunks<'_, *const i8>) {
-    for other in others.next().unwrap_or_default() {
-        // SAFETY: as below.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(*other) };
+/// Adds the products of all depths.
+///
+/// # Safety
+/// As [`multiply`]. The block has a second group if `SECOND`.
+unsafe fn steps<const SECOND: bool, const FAR: bool>(block: &Block<'_, bf16>, panel: &[bf16]) {
+    let stride = block.stride * size_of::<bf16>();
+    // In the first half, so that the last ones are there in time.
+    let mut ahead = Fetcher::new(block.ahead, block.depth / DEPTH * block.taps.len() / 2);
+    let mut panel = panel.as_ptr();
+    for &tap in block.taps {
+        let [mut first, mut second] = block.starts.map(|start| block.left.as_ptr().wrapping_add(start + tap));
+        for _ in 0..block.depth / DEPTH {
+            ahead.fetch();
+            if FAR {
+                fetch_ahead(panel);
+            }
+            // SAFETY: as the caller promises.
+            unsafe { step::<SECOND>(first, second, stride, panel) };
+            first = first.wrapping_add(DEPTH);
+            second = second.wrapping_add(DEPTH);
+            panel = panel.wrapping_add(DEPTH * COLUMNS);
+        }
     }
+}
+
+/// Fetches the part of a panel that comes after the next step, which may be beyond its end.
+#[inline(always)]
+fn fetch_ahead(panel: *const bf16) {
     const LINE: usize = 64;
     let ahead = panel.cast::<i8>().wrapping_add(AHEAD);
     for at in (0..DEPTH * COLUMNS * size_of::<bf16>()).step_by(LINE) {
@@ -99,71 +113,37 @@ fn fetch_ahead(panel: *const bf16, others: &mut Chunks<'_, *const i8>) {
     }
 }
 
+/// Adds the products of one tile of the depth.
+///
 /// # Safety
-/// As [`multiply`]: `steps` tiles can be read from each of the addresses.
-unsafe fn two_groups(
-    mut first: *const bf16,
-    mut second: *const bf16,
-    stride: usize,
-    mut panel: *const bf16,
-    steps: usize,
-    ahead: &mut Chunks<'_, *const i8>,
-) -> *const bf16 {
-    for _ in 0..steps {
-        fetch_ahead(panel, ahead);
-        // SAFETY: as above.
-        unsafe {
+/// A tile can be read from each of the addresses, from that of the second group if `SECOND`.
+#[inline(always)]
+unsafe fn step<const SECOND: bool>(first: *const bf16, second: *const bf16, stride: usize, panel: *const bf16) {
+    // SAFETY: as above.
+    unsafe {
+        asm!(
+            "tileloadd tmm6, [{panel} + {width}*1]",
+            "tileloadd tmm4, [{first} + {stride}*1]",
+            "tdpbf16ps tmm0, tmm4, tmm6",
+            "tileloadd tmm7, [{panel} + {width}*1 + 64]",
+            "tdpbf16ps tmm1, tmm4, tmm7",
+            panel = in(reg) panel,
+            first = in(reg) first,
+            stride = in(reg) stride,
+            width = in(reg) 2 * COLUMNS * size_of::<bf16>(),
+            options(nostack, readonly)
+        );
+        if SECOND {
             asm!(
-                "tileloadd tmm6, [{panel} + {width}*1]",
-                "tileloadd tmm4, [{first} + {stride}*1]",
-                "tdpbf16ps tmm0, tmm4, tmm6",
-                "tileloadd tmm7, [{panel} + {width}*1 + 64]",
-                "tdpbf16ps tmm1, tmm4, tmm7",
                 "tileloadd tmm5, [{second} + {stride}*1]",
                 "tdpbf16ps tmm2, tmm5, tmm6",
                 "tdpbf16ps tmm3, tmm5, tmm7",
-                panel = in(reg) panel,
-                first = in(reg) first,
                 second = in(reg) second,
                 stride = in(reg) stride,
-                width = in(reg) 2 * COLUMNS * size_of::<bf16>(),
                 options(nostack, readonly)
             );
-            (first, second, panel) = (first.add(DEPTH), second.add(DEPTH), panel.add(DEPTH * COLUMNS));
         }
     }
-    panel
-}
-
-/// # Safety
-/// As [`multiply`]: `steps` tiles can be read from each of the addresses.
-unsafe fn one_group(
-    mut first: *const bf16,
-    stride: usize,
-    mut panel: *const bf16,
-    steps: usize,
-    ahead: &mut Chunks<'_, *const i8>,
-) -> *const bf16 {
-    for _ in 0..steps {
-        fetch_ahead(panel, ahead);
-        // SAFETY: as above.
-        unsafe {
-            asm!(
-                "tileloadd tmm6, [{panel} + {width}*1]",
-                "tileloadd tmm4, [{first} + {stride}*1]",
-                "tdpbf16ps tmm0, tmm4, tmm6",
-                "tileloadd tmm7, [{panel} + {width}*1 + 64]",
-                "tdpbf16ps tmm1, tmm4, tmm7",
-                panel = in(reg) panel,
-                first = in(reg) first,
-                stride = in(reg) stride,
-                width = in(reg) 2 * COLUMNS * size_of::<bf16>(),
-                options(nostack, readonly)
-            );
-            (first, panel) = (first.add(DEPTH), panel.add(DEPTH * COLUMNS));
-        }
-    }
-    panel
 }
 
 /// # Safety

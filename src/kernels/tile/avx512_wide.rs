@@ -6,7 +6,7 @@ use std::arch::x86_64::{
     _mm512_storeu_ps,
 };
 
-use super::block::{Accumulator, Block};
+use super::block::{Accumulator, Block, Fetcher};
 use crate::kernels::tile_size::{COLUMNS, GROUP_ROWS};
 
 /// Rows at a time.
@@ -16,12 +16,10 @@ const STRIP: usize = 128;
 /// Depth at which something is fetched: six times six rows fetch the next strip, a row of both panels each time, and as much
 /// of the result.
 const FETCH_EVERY: usize = 6;
-/// Lines of the result that are fetched at a time.
-const LINES: usize = 2;
 
 /// Some rows over one strip.
 #[derive(Debug, Clone, Copy)]
-struct Strip<'a> {
+struct Strip {
     /// The first value of the first row.
     left: *const f32,
     /// The distance of two rows.
@@ -35,8 +33,6 @@ struct Strip<'a> {
     begins: bool,
     /// The row of the first panel's next strip from which on rows are fetched meanwhile.
     next: usize,
-    /// Lines that are fetched, too.
-    ahead: &'a [*const i8],
 }
 
 /// Computes the product of both panels, added to `sums` if it `accumulates`.
@@ -49,8 +45,7 @@ pub unsafe fn multiply(block: &Block<'_, f32>, accumulates: bool, sums: &mut [&m
     let strips = block.taps.len() * block.depth.div_ceil(STRIP);
     let parts: usize = block.rows.iter().map(|rows| rows.div_ceil(ROWS)).sum();
     // In the first half, so that the last ones are there in time.
-    let mut ahead =
-        block.ahead.chunks(block.ahead.len().div_ceil((strips * parts / 2).max(1)).max(1).next_multiple_of(LINES));
+    let mut ahead = Fetcher::new(block.ahead, strips * parts * (STRIP.min(block.depth) / FETCH_EVERY) / 2);
     for (tap, &offset) in block.taps.iter().enumerate() {
         for at in (0..block.depth).step_by(STRIP) {
             let place = (tap * block.depth + at) * COLUMNS;
@@ -71,18 +66,17 @@ pub unsafe fn multiply(block: &Block<'_, f32>, accumulates: bool, sums: &mut [&m
                         sums: sums.map(|sums| sums.wrapping_add(sum)),
                         begins: !accumulates && tap == 0 && at == 0,
                         next,
-                        ahead: ahead.next().unwrap_or_default(),
                     };
                     next += depth / FETCH_EVERY;
                     // SAFETY: within the operands, as the caller checked.
                     unsafe {
                         match count {
-                            6 => rows::<6>(strip),
-                            5 => rows::<5>(strip),
-                            4 => rows::<4>(strip),
-                            3 => rows::<3>(strip),
-                            2 => rows::<2>(strip),
-                            _ => rows::<1>(strip),
+                            6 => rows::<6>(strip, &mut ahead),
+                            5 => rows::<5>(strip, &mut ahead),
+                            4 => rows::<4>(strip, &mut ahead),
+                            3 => rows::<3>(strip, &mut ahead),
+                            2 => rows::<2>(strip, &mut ahead),
+                            _ => rows::<1>(strip, &mut ahead),
                         }
                     }
                     first += count;
@@ -97,8 +91,8 @@ pub unsafe fn multiply(block: &Block<'_, f32>, accumulates: bool, sums: &mut [&m
 /// # Safety
 /// The processor has AVX-512 F, and the strip is within the operands.
 #[target_feature(enable = "avx512f")]
-unsafe fn rows<const R: usize>(strip: Strip<'_>) {
-    let Strip { left, stride, panels, depth, sums: out, begins, next, ahead } = strip;
+unsafe fn rows<const R: usize>(strip: Strip, others: &mut Fetcher<'_>) {
+    let Strip { left, stride, panels, depth, sums: out, begins, next } = strip;
     // SAFETY: as the caller promises; a prefetch accesses no memory that could not be there.
     unsafe {
         let mut sums: [[__m512; 4]; R] = [[_mm512_setzero_ps(); 4]; R];
@@ -110,15 +104,12 @@ unsafe fn rows<const R: usize>(strip: Strip<'_>) {
             }
         }
         let whole = depth / FETCH_EVERY * FETCH_EVERY;
-        let (ahead, _) = ahead.as_chunks::<LINES>();
         for (step, first) in (0..whole).step_by(FETCH_EVERY).enumerate() {
             for panel in panels.map(|panel| panel.wrapping_add((next + step) * COLUMNS)) {
                 _mm_prefetch::<_MM_HINT_T0>(panel.cast());
                 _mm_prefetch::<_MM_HINT_T0>(panel.wrapping_add(16).cast());
             }
-            for line in ahead.get(step).into_iter().flatten() {
-                _mm_prefetch::<_MM_HINT_T0>(*line);
-            }
+            others.fetch();
             for k in first..first + FETCH_EVERY {
                 add(&mut sums, left, stride, panels, k);
             }

@@ -2,12 +2,16 @@
 
 use crate::kernels::lane::{HALVES, Lane};
 use crate::kernels::number::Number;
+use crate::kernels::scratch::AnyBits;
 use crate::kernels::tile_size::{COLUMNS, GROUP_ROWS, LANES, ROWS};
 
 /// Sums of a block, by row and column. Rows of the second group begin at [`GROUP_ROWS`].
 #[repr(C, align(64))]
 #[derive(Debug, Clone)]
 pub struct Accumulator(pub [[f32; COLUMNS]; ROWS]);
+
+// SAFETY: float32 values, at multiples of 64.
+unsafe impl AnyBits for Accumulator {}
 
 impl Accumulator {
     /// Sums of nothing.
@@ -28,6 +32,61 @@ impl Accumulator {
             for (row, factor) in row.chunks_exact_mut(LANES).zip(factors) {
                 L::read(row).times(*factor).write(row);
             }
+        }
+    }
+}
+
+/// Rows of a matrix, or of a part of its columns, that are fetched.
+#[derive(Debug, Clone, Copy)]
+pub struct FetchedRows {
+    /// The first byte of the first row. None of them need be there.
+    pub start: *const i8,
+    /// The distance of two rows in bytes.
+    pub stride: usize,
+    /// The bytes of a row.
+    pub bytes: usize,
+    /// The number of rows.
+    pub rows: usize,
+}
+
+/// What fetches rows a few at a time.
+#[derive(Debug)]
+pub struct Fetcher<'a> {
+    current: FetchedRows,
+    others: std::slice::Iter<'a, FetchedRows>,
+    at_once: usize,
+}
+
+impl<'a> Fetcher<'a> {
+    /// Prepares to fetch all rows in `times`.
+    #[inline(always)]
+    pub fn new(ahead: &'a [FetchedRows], times: usize) -> Self {
+        let rows: usize = ahead.iter().map(|ahead| ahead.rows).sum();
+        let none = FetchedRows { start: std::ptr::null(), stride: 0, bytes: 0, rows: 0 };
+        Self { current: none, others: ahead.iter(), at_once: rows.div_ceil(times.max(1)) }
+    }
+
+    /// Fetches some rows.
+    #[inline(always)]
+    pub fn fetch(&mut self) {
+        const LINE: usize = 64;
+        for _ in 0..self.at_once {
+            while self.current.rows == 0 {
+                let Some(next) = self.others.next() else { return };
+                self.current = *next;
+            }
+            for at in (0..self.current.bytes).step_by(LINE) {
+                #[cfg(target_arch = "x86_64")]
+                // SAFETY: a prefetch accesses no memory that could not be there.
+                unsafe {
+                    use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+                    _mm_prefetch::<_MM_HINT_T0>(self.current.start.wrapping_add(at));
+                }
+                #[cfg(not(target_arch = "x86_64"))]
+                let _ = at;
+            }
+            self.current.start = self.current.start.wrapping_add(self.current.stride);
+            self.current.rows -= 1;
         }
     }
 }
@@ -53,19 +112,15 @@ pub struct Block<'a, E> {
     pub depth: usize,
     /// The panels.
     pub panels: &'a [&'a [E]],
-    /// Cache lines that are needed after the product, which are fetched meanwhile. They may be anywhere.
-    pub ahead: &'a [*const i8],
+    /// Rows that are needed after the product, which are fetched meanwhile.
+    pub ahead: &'a [FetchedRows],
 }
 
 impl<E: Number> Block<'_, E> {
-    /// Fetches what is needed next.
+    /// Fetches all that is needed after the product.
     #[inline(always)]
     pub fn fetch(&self) {
-        #[cfg(target_arch = "x86_64")]
-        for line in self.ahead {
-            // SAFETY: a prefetch accesses no memory that could not be there.
-            unsafe { std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(*line) };
-        }
+        Fetcher::new(self.ahead, 1).fetch();
     }
 
     /// The values that a row reaches over.

@@ -16,5 +16,5 @@ mod portable;
 mod registers;
 mod unit;
 
-pub use block::{Accumulator, Block};
+pub use block::{Accumulator, Block, FetchedRows};
 pub use unit::{Element, TileUnit};
