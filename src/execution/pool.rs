@@ -176,6 +176,8 @@ pub(super) struct Pool {
     sizes: Vec<Sizes>,
     /// Graphs that could not be kept optimized, and are opened as they are.
     uncached: Vec<SessionKey>,
+    /// Graphs that `precision = "auto"` leaves in float32, as they would be opened in bf16.
+    float32: Vec<SessionKey>,
     /// The latest last.
     encodings: Vec<(TextKey, PromptCache)>,
     /// The image that a VAE encoder encoded last.
@@ -295,6 +297,14 @@ impl Pool {
 
     pub(super) fn is_uncached(&self, key: &SessionKey) -> bool {
         self.uncached.contains(key)
+    }
+
+    pub(super) fn set_stays_in_float32(&mut self, key: SessionKey) {
+        self.float32.push(key);
+    }
+
+    pub(super) fn stays_in_float32(&self, key: &SessionKey) -> bool {
+        self.float32.contains(key)
     }
 
     /// The embeddings of the prompts that this plan's text encoders have met.
