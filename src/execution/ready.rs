@@ -1,13 +1,13 @@
 //! Gets the graphs of a plan ready on this machine.
 
 use super::batching;
-use super::precision;
 use super::event::{ExecutionEvent, Observer};
 use super::interrupt::report;
 use super::open::Execution;
 use super::parts::Opener;
 use super::pool::{Pool, ReadyModel, SessionKey, openings};
 use super::position::{execution_of, key_of, request_of, within};
+use super::precision;
 use crate::bundle::ComponentKind;
 use crate::error::{Error, Result};
 use crate::graph_cache::CachedGraph;

@@ -189,7 +189,7 @@ impl ExecutionPlan {
                 "leave the key out, or unset LDM_ORT_OPTIMIZE (in a program, give the plan a cache)",
             );
         }
-        if heavy().all(|kind| !self.device.providers_of(kind).iter().all(|name| name == "cpu")) {
+        if heavy().all(|kind| !self.device.is_on_cpu(kind)) {
             return refused(
                 "bf16 is of the CPU's own graphs, and all of them run on other providers",
                 "leave the key out; providers have options of their own for their precision",
