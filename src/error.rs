@@ -1,47 +1,17 @@
 //! Errors, grouped by cause.
 
+mod kind;
+mod problem;
+mod step_position;
+
 use std::path::{Path, PathBuf};
+
+pub use kind::ErrorKind;
+pub use problem::Problem;
+pub use step_position::StepPosition;
 
 /// The place to report internal errors.
 const ISSUES: &str = "the project's issue tracker";
-
-/// The kinds of errors, by cause. Front ends map them to their own codes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]
-#[serde(rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum ErrorKind {
-    /// A key, value or input of the request, or a flag.
-    Request,
-    /// The pipeline file, the model directory, or a graph.
-    Pipeline,
-    /// An execution provider that is not available on this machine.
-    Provider,
-    /// ONNX Runtime's library.
-    Runtime,
-    /// A file that cannot be read or written.
-    Io,
-    /// Insufficient memory.
-    Memory,
-    /// A tensor with non-finite values.
-    NonFinite,
-    /// An interrupted run.
-    Interrupted,
-    /// A bug of this program.
-    Internal,
-}
-
-impl ErrorKind {
-    /// Returns the command line's exit code: 1 for a failed run, 2 for an error in usage, pipeline, provider or
-    /// runtime, 70 for a bug of the program, 130 for an interrupted run.
-    pub fn exit_code(self) -> u8 {
-        match self {
-            Self::Request | Self::Pipeline | Self::Provider | Self::Runtime => 2,
-            Self::Io | Self::Memory | Self::NonFinite => 1,
-            Self::Internal => 70,
-            Self::Interrupted => 130,
-        }
-    }
-}
 
 /// The error type of this crate.
 ///
@@ -189,34 +159,6 @@ pub enum Error {
     },
 }
 
-/// A step of a run and the images it belongs to. Displayed as `step 7 of 20`, or as `step 7 of 20, image 2 of 4` if the
-/// run generates several images.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct StepPosition {
-    /// The step, counted from 1.
-    pub step: usize,
-    /// The steps of this batch.
-    pub steps: usize,
-    /// The index of the batch's first image, counted from 0.
-    pub first_image: usize,
-    /// The images of the batch.
-    pub images: usize,
-    /// The images of the whole run.
-    pub total_images: usize,
-}
-
-impl std::fmt::Display for StepPosition {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { step, steps, first_image, images, total_images } = *self;
-        write!(f, "step {step} of {steps}")?;
-        match (images, total_images) {
-            (_, ..=1) => Ok(()),
-            (..=1, _) => write!(f, ", image {} of {total_images}", first_image + 1),
-            _ => write!(f, ", images {} to {} of {total_images}", first_image + 1, first_image + images),
-        }
-    }
-}
-
 /// Formats a count and its noun, in the plural unless the count is one: `1 step`, `2 steps`, `3 classes`, `0 entries`.
 pub(crate) fn count_of(count: usize, noun: &str) -> String {
     match (count, noun.strip_suffix('y')) {
@@ -239,61 +181,6 @@ impl NotRegularFile {
     /// Finds it as the source of an I/O error.
     pub fn find_in(error: &std::io::Error) -> Option<&Self> {
         error.get_ref()?.downcast_ref()
-    }
-}
-
-/// One problem of a pipeline file or a flag.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Problem {
-    /// The file, as the user wrote it; `None` for flags and `--set` overrides.
-    pub file: Option<PathBuf>,
-    /// The line in that file, counted from 1.
-    pub line: Option<usize>,
-    /// The full key, such as `task.text-to-image.prompt`, or the flag.
-    pub key: String,
-    /// The expected and the actual value, with the valid choices if they are few.
-    pub message: String,
-}
-
-impl Problem {
-    /// Returns the next thing to do.
-    pub(crate) fn hint(&self) -> &'static str {
-        let (flag, key) = match self.key.strip_prefix("--") {
-            Some(flag) => flag.strip_prefix("set ").map_or((Some(flag), flag), |key| (None, key)),
-            None => (None, self.key.as_str()),
-        };
-        let key = match key.strip_prefix("stage[") {
-            Some(rest) => rest.split_once("].").map_or("", |(_, key)| key),
-            None => key,
-        };
-        match key.split(['.', '[', ' ']).next().unwrap_or_default() {
-            "" if self.line.is_some() => "correct the TOML syntax in this line",
-            "" if self.file.is_some() => {
-                "name a pipeline file, or a model directory; `ldm-ort init MODEL_DIR` prints a pipeline file for a model"
-            }
-            _ if self.message.starts_with("missing") => {
-                "`ldm-ort init MODEL_DIR` prints a pipeline file for a model, with every key that it needs"
-            }
-            "scheduler" => "`ldm-ort list schedulers` prints the schedulers, with --markdown their keys too",
-            "provider" => "`ldm-ort list providers` prints the providers that can be used",
-            "task" => "`ldm-ort list tasks` prints the tasks and their keys",
-            _ if flag.is_some_and(|flag| flag != "set") => "`ldm-ort help run` describes the flags",
-            _ => "`ldm-ort list keys` prints the keys and the types of their values",
-        }
-    }
-}
-
-impl std::fmt::Display for Problem {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match (&self.file, self.line) {
-            (Some(file), Some(line)) => write!(f, "{}:{line}: ", file.display())?,
-            (Some(file), None) => write!(f, "{}: ", file.display())?,
-            _ => {}
-        }
-        if !self.key.is_empty() {
-            write!(f, "{}: ", self.key)?;
-        }
-        f.write_str(&self.message)
     }
 }
 

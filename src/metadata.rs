@@ -2,7 +2,9 @@
 
 mod differences;
 mod exif;
+mod fewer_evaluations;
 mod read;
+mod stage_record;
 
 use std::collections::BTreeMap;
 
@@ -11,8 +13,10 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 
 pub use differences::compare_files;
+pub use fewer_evaluations::{CacheRecord, FewerEvaluations};
 pub(crate) use read::record_in;
 pub use read::{read_png, read_record};
+pub use stage_record::StageRecord;
 
 /// The keyword of the PNG text chunk that holds the [`Record`] as JSON.
 pub const RECORD_KEYWORD: &str = "ldm-ort";
@@ -104,76 +108,6 @@ pub struct Record {
     /// is any, the image cannot be generated again from this record.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub unrecorded: Vec<String>,
-}
-
-/// The record of one stage, which processed the output of the stage before.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct StageRecord {
-    /// The form of its input, `latents` or `image`.
-    #[serde(alias = "hand")]
-    pub input: String,
-    /// The model directory's name.
-    pub model: String,
-    /// SHA-256 of all graphs and their weights, in hexadecimal.
-    pub model_digest: String,
-    /// See [`Record::weights`].
-    #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
-    pub weights: BTreeMap<String, String>,
-    /// See [`Record::files`].
-    #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
-    pub files: BTreeMap<String, String>,
-    /// The task's name in pipeline.toml.
-    pub task: String,
-    /// The scheduler's name in pipeline.toml.
-    pub scheduler: String,
-    /// The number of steps.
-    pub steps: usize,
-    /// The guidance scale.
-    pub guidance_scale: f64,
-    /// The image-to-image strength, the fraction of the steps that were run, if noise was added.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub strength: Option<f64>,
-    /// The fraction of the schedule that earlier stages completed.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub denoising_start: Option<f64>,
-    /// The component that decoded the image, if it is not the VAE's own decoder: `tiny_vae_decoder`.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub decoder: Option<String>,
-    /// The number of evaluations, if it was reduced by a guidance interval or caching.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub fewer_evaluations: Option<FewerEvaluations>,
-}
-
-/// A reduced number of evaluations: the requested methods and the resulting counts.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct FewerEvaluations {
-    /// Evaluations of the full model, each branch of the guidance counted separately.
-    pub made: usize,
-    /// The evaluations of its shallow layers alone.
-    #[serde(skip_serializing_if = "is_zero", default, alias = "outer")]
-    pub shallow: usize,
-    /// Evaluations of a full run.
-    #[serde(rename = "of")]
-    pub total: usize,
-    /// The start and end of guidance, as fractions of the run.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub guidance_interval: Option<[f64; 2]>,
-    /// The caching method.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub cache: Option<CacheRecord>,
-}
-
-fn is_zero(count: &usize) -> bool {
-    *count == 0
-}
-
-/// A caching method with its parameters.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct CacheRecord {
-    /// The method's name in pipeline.toml.
-    pub method: String,
-    /// The method's parameters, by name.
-    pub parameters: BTreeMap<String, serde_json::Value>,
 }
 
 impl Record {

@@ -118,7 +118,7 @@ check() {
 }
 
 # The tests that compare with references of diffusers, transformers and torch.
-references=(schedulers::golden schedulers::compvis pipeline::reference pipeline::draw rng:: text::)
+references=(schedulers::golden schedulers::compvis pipeline::every_ rng:: text::)
 
 tests() {
     [ -x "$run" ] || fail "not built (build)"

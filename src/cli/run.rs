@@ -76,7 +76,7 @@ pub fn run(args: &RunArgs, global: &Global, out: &mut (dyn Write + Send)) -> Res
         sheets: contact_sheets(args, most_images)?,
     };
     let (found, opened) = pipeline.opening_seconds();
-    let precision = plan.execution.precision();
+    let precision = pipeline.precision();
     let (timings, full_timings) = make(pipeline, &requests, args.compare, &mut writer, &mut watched, &cancel)?;
     let Watched { memory, waited, .. } = watched;
     if let Some(memory) = memory {

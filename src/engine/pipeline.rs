@@ -9,7 +9,7 @@ use super::recorder::Recorder;
 use super::{Engine, Event, Image, Request, RequestPlanner};
 use crate::error::Result;
 use crate::execution::{Execution, ExecutionEvent, Timings};
-use crate::plan::Plan;
+use crate::plan::{ExecutionPlan, Plan};
 use crate::session::{Cancel, Runtime};
 use crate::spec::{RecordNames, Spec};
 
@@ -68,6 +68,17 @@ impl Pipeline {
     /// Returns the checked pipeline as it was opened.
     pub fn plan(&self) -> &Plan {
         &self.plan
+    }
+
+    /// Returns the models of the pipeline as they were opened or run last, in the order in which they run: unlike
+    /// [`Pipeline::plan`] after what was found on this machine.
+    pub(super) fn models(&self) -> impl Iterator<Item = &ExecutionPlan> {
+        self.execution.models()
+    }
+
+    /// Returns the precision of the first model's denoiser as it was opened or run last, such as `bf16 (amx_bf16)`.
+    pub fn precision(&self) -> String {
+        self.models().next().unwrap_or(&self.plan.execution).precision()
     }
 
     /// Returns the seconds that opening took: reading the model directory and loading ONNX Runtime, and loading graphs.

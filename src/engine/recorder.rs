@@ -12,7 +12,7 @@ use crate::execution::{ComponentVerification, FinishedImage};
 use crate::files;
 use crate::graph_cache;
 use crate::metadata::{self, CacheRecord, FewerEvaluations, Record, StageRecord};
-use crate::plan::{FLOAT32, ModelPlan, Plan, PlannedSettings};
+use crate::plan::{ExecutionPlan, FLOAT32, ModelPlan, Plan, PlannedSettings};
 use crate::session::Runtime;
 use crate::spec::{RecordNames, Spec};
 use crate::threads::{self, BackgroundTask};
@@ -26,9 +26,8 @@ pub struct Recorder {
     /// Those of the file's list that can be used here.
     providers: Vec<String>,
     runtime: String,
-    arithmetic: String,
-    /// That of the denoiser, if it is not float32.
-    precision: Option<String>,
+    /// True if graphs are optimized ahead.
+    is_optimized: bool,
     /// The comparisons of providers with the CPU.
     verifications: Vec<ComponentVerification>,
     /// The names that files keep in records.
@@ -76,8 +75,7 @@ impl Recorder {
             planned: std::iter::once(&plan.settings).chain(stages).cloned().collect(),
             providers: plan.execution.device.providers.clone(),
             runtime,
-            arithmetic: arithmetic(plan),
-            precision: Some(plan.execution.precision()).filter(|precision| precision != FLOAT32),
+            is_optimized: is_optimized(plan.executions()),
             verifications: Vec::new(),
             names: RecordNames::default(),
             inputs: HashMap::new(),
@@ -104,7 +102,7 @@ impl Recorder {
             schema: metadata::SCHEMA,
             engine: metadata::ENGINE.to_owned(),
             runtime: self.runtime.clone(),
-            arithmetic: self.arithmetic.clone(),
+            arithmetic: arithmetic(self.is_optimized, &image.precisions),
             providers: self.providers.clone(),
             model: name_of(&self.spec.model.path),
             model_digest: own.whole.clone(),
@@ -122,7 +120,7 @@ impl Recorder {
             height: image.pixels.height(),
             pipeline: pipeline.to_record(self.spec.output.record_paths, &self.names),
             index,
-            precision: self.precision.clone(),
+            precision: image.precisions.first().filter(|precision| *precision != FLOAT32).cloned(),
             verified: self.verifications.iter().map(ComponentVerification::to_line).collect(),
             decoder: self.decoders.first().cloned().flatten(),
             decode_tile: image.decode_tile,
@@ -204,12 +202,16 @@ impl Recorder {
     }
 }
 
+/// True if any model's graphs are optimized ahead.
+pub fn is_optimized<'a>(mut models: impl Iterator<Item = &'a ExecutionPlan>) -> bool {
+    models.any(|own| own.graph_cache.is_some() && own.device.optimize)
+}
+
 /// The causes of rounding besides ONNX Runtime's version: the CPU's instructions, if graphs were optimized ahead, and the
-/// precision where it is not float32.
-pub fn arithmetic(plan: &Plan) -> String {
-    let is_optimized = plan.executions().any(|own| own.graph_cache.is_some() && own.device.optimize);
+/// precision of the first denoiser that is not in float32.
+pub fn arithmetic(is_optimized: bool, precisions: &[String]) -> String {
     let graphs = if is_optimized { "optimized graphs" } else { "graphs as stored" };
-    let own = plan.executions().map(|own| own.precision()).find(|precision| precision != FLOAT32);
+    let own = precisions.iter().find(|precision| *precision != FLOAT32);
     let precision = own.map_or(String::new(), |precision| format!(", {precision}"));
     format!("{}, {graphs}{precision}", graph_cache::processor())
 }

@@ -3,10 +3,11 @@
 use std::path::Path;
 
 use super::digests::configuration_digests;
-use super::recorder::arithmetic;
+use super::recorder::{arithmetic, is_optimized};
 use super::{Pipeline, Request};
 use crate::error::{Error, Problem, Result};
 use crate::metadata::{self, Record, compare_files};
+use crate::plan::ExecutionPlan;
 use crate::spec::{Overrides, RecordNames, RecordedSpec, Spec};
 
 /// The record of an image that is made again, held against the run that makes it.
@@ -66,7 +67,9 @@ impl Replay {
             }
         }
         let version = pipeline.runtime().version();
-        warnings.extend(record.compare_engine(version, &arithmetic(plan), &plan.execution.device.providers));
+        let precisions: Vec<_> = pipeline.models().map(ExecutionPlan::precision).collect();
+        let arithmetic = arithmetic(is_optimized(pipeline.models()), &precisions);
+        warnings.extend(record.compare_engine(version, &arithmetic, &plan.execution.device.providers));
         Ok(warnings)
     }
 

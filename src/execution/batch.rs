@@ -64,6 +64,8 @@ pub(super) struct DenoisedBatch {
     pub(super) device_copies: Option<DeviceCopies>,
     /// The request's settings as it was run.
     pub(super) settings: Arc<RunSettings>,
+    /// The precision of the denoiser ([`ExecutionPlan::precision`]).
+    pub(super) precision: String,
     /// Each image's share of the time that it took.
     pub(super) seconds: f64,
 }
@@ -130,7 +132,8 @@ impl<'a> ModelRun<'a> {
         self.wait_checked()?;
         let seconds = (denoised - started).as_secs_f64() / images as f64;
         let settings = Arc::new(RunSettings::of(request, &self.plan.model));
-        Ok(DenoisedBatch { indices, latents, paste, calls, evaluations, device_copies, settings, seconds })
+        let precision = self.plan.precision();
+        Ok(DenoisedBatch { indices, latents, paste, calls, evaluations, device_copies, settings, precision, seconds })
     }
 
     /// Opens the graphs that the denoising loop runs, if no memory is left once more after the others are unloaded.

@@ -38,18 +38,14 @@ impl ModelRun<'_> {
         observer: &mut Observer<'_>,
         timings: &mut Timings,
     ) -> Result<DecodedImage> {
-        let (index, of) = (batch.indices.start + row, self.request.total_images());
         let opened_before = timings.open;
         let started = Instant::now();
-        let latents = batch.latents.slice_axis(Axis(0), Slice::from(row..=row));
-        let known = self.smaller_tile();
-        let first = self.try_decode(latents.view(), known, (index, of), observer, timings);
-        let (pixels, tile) = match first {
-            Err(error) if error.kind() == ErrorKind::Memory => {
-                self.decode_with_less(error, latents.view(), (index, of), observer, timings)?
-            }
-            decoded => decoded?,
+        let image = LatentImage {
+            latents: batch.latents.slice_axis(Axis(0), Slice::from(row..=row)),
+            index: batch.indices.start + row,
+            of: self.request.total_images(),
         };
+        let (pixels, tile) = Decoder { run: self, image, observer, timings }.decode()?;
         let pixels = match &batch.paste {
             Some(paste) => paste.into(&pixels)?,
             None => pixels,
@@ -68,95 +64,6 @@ impl ModelRun<'_> {
         Ok(DecodedImage { pixels: image::from_tensor(pixels.view())?, tile, settings, seconds })
     }
 
-    /// Decodes once, in tiles of this side if one is given.
-    fn try_decode(
-        &mut self,
-        latents: ArrayViewD<'_, f32>,
-        side: Option<usize>,
-        (index, of): (usize, usize),
-        observer: &mut Observer<'_>,
-        timings: &mut Timings,
-    ) -> Result<TiledPixels> {
-        let (request, cancel) = (self.request, self.cancel);
-        let plan = match self.pool.is_short_of_memory() {
-            true => Cow::Owned(self.plan.with_less_memory(side)),
-            false => Cow::Borrowed(self.plan),
-        };
-        let opening = Instant::now();
-        let mut opener = Opener::new(&plan, self.runtime, self.pool, cancel, observer);
-        let Decoding { decoder } = opener.decoding(&mut self.parts)?;
-        timings.open += opening.elapsed().as_secs_f64();
-        report(observer, cancel, ExecutionEvent::Decoding { index, of })?;
-        let [_, height, width] = plan.model.sample_shape(request.width, request.height);
-        let tiles = plan.decoding_tiles().filter(|tiles| tiles.is_split(height, width));
-        match (decoder, tiles) {
-            (Some((_, decoder)), None) => Ok((decoder.decode(latents, cancel)?, None)),
-            (Some((_, decoder)), Some(tiles)) => Ok((decoder.decode_tiled(latents, tiles, cancel)?, Some(tiles.size))),
-            (None, _) => Ok((latents.to_owned(), None)),
-        }
-    }
-
-    /// Decodes an image for which there was no memory: once more after the other graphs are unloaded, which leaves the image
-    /// as it is, and then in smaller and smaller tiles. Later images of the run begin with what succeeds.
-    fn decode_with_less(
-        &mut self,
-        error: Error,
-        latents: ArrayViewD<'_, f32>,
-        image: (usize, usize),
-        observer: &mut Observer<'_>,
-        timings: &mut Timings,
-    ) -> Result<TiledPixels> {
-        self.parts.decoding = None;
-        let known = self.smaller_tile();
-        let has_unloaded = self.unload_others();
-        if has_unloaded || self.plan.decodes_on_cpu() {
-            let warning = unloaded(&error, "the image is decoded again without ONNX Runtime's arena");
-            report(observer, self.cancel, ExecutionEvent::Warning(warning))?;
-            match self.try_decode(latents.view(), known, image, observer, timings) {
-                Err(again) if again.kind() == ErrorKind::Memory => self.parts.decoding = None,
-                decoded => return decoded,
-            }
-        }
-        self.decode_in_tiles(error, latents, image, observer, timings)
-    }
-
-    fn decode_in_tiles(
-        &mut self,
-        error: Error,
-        latents: ArrayViewD<'_, f32>,
-        image: (usize, usize),
-        observer: &mut Observer<'_>,
-        timings: &mut Timings,
-    ) -> Result<TiledPixels> {
-        let sides = match self.pool.may_tile() {
-            true => self.plan.smaller_decode_tiles(self.smaller_tile()),
-            false => Vec::new(),
-        };
-        let mut tried = Vec::new();
-        for side in sides {
-            let pixels = side * self.plan.model.spatial_factor;
-            match self.try_decode(latents.view(), Some(side), image, observer, timings) {
-                Err(again) if again.kind() == ErrorKind::Memory => {
-                    self.parts.decoding = None;
-                    tried.push(format!("{pixels}×{pixels}"));
-                }
-                Err(other) => return Err(other),
-                Ok(decoded) => {
-                    self.pool.set_decode_tile(&self.plan.model, side);
-                    let warning = format!(
-                        "{}\n  the image is decoded in tiles of {pixels}×{pixels} pixels instead, each of which is normalized by \
-                         itself: it differs a little from one decoded whole. run.decode_tile = {side} asks for that from the \
-                         start, run.decode_tile = 0 forbids it",
-                        without_hint(&error)
-                    );
-                    report(observer, self.cancel, ExecutionEvent::Warning(warning))?;
-                    return Ok(decoded);
-                }
-            }
-        }
-        Err(with_tried(error, &tried))
-    }
-
     /// The side of the tiles that an earlier image of the run needed.
     fn smaller_tile(&self) -> Option<usize> {
         self.pool.decode_tile(&self.plan.model)
@@ -170,6 +77,104 @@ impl ModelRun<'_> {
         self.pool.set_short_of_memory();
         self.stay = false;
         is_any_open
+    }
+}
+
+/// The latents `[1, c, h/f, w/f]` of an image, its index in the request and the request's images.
+struct LatentImage<'l> {
+    latents: ArrayViewD<'l, f32>,
+    index: usize,
+    of: usize,
+}
+
+/// The decoding of one image, with the fallbacks.
+struct Decoder<'d, 'r, 'o> {
+    run: &'d mut ModelRun<'r>,
+    image: LatentImage<'d>,
+    observer: &'d mut Observer<'o>,
+    timings: &'d mut Timings,
+}
+
+impl Decoder<'_, '_, '_> {
+    fn decode(&mut self) -> Result<TiledPixels> {
+        match self.attempt(self.run.smaller_tile()) {
+            Err(error) if error.kind() == ErrorKind::Memory => self.decode_with_less(error),
+            decoded => decoded,
+        }
+    }
+
+    /// Decodes once, in tiles of this side if one is given.
+    fn attempt(&mut self, side: Option<usize>) -> Result<TiledPixels> {
+        let LatentImage { latents, index, of } = &self.image;
+        let (run, index, of) = (&mut *self.run, *index, *of);
+        let (request, cancel) = (run.request, run.cancel);
+        let plan = match run.pool.is_short_of_memory() {
+            true => Cow::Owned(run.plan.with_less_memory(side)),
+            false => Cow::Borrowed(run.plan),
+        };
+        let opening = Instant::now();
+        let mut opener = Opener::new(&plan, run.runtime, run.pool, cancel, self.observer);
+        let Decoding { decoder } = opener.decoding(&mut run.parts)?;
+        self.timings.open += opening.elapsed().as_secs_f64();
+        report(self.observer, cancel, ExecutionEvent::Decoding { index, of })?;
+        let [_, height, width] = plan.model.sample_shape(request.width, request.height);
+        let tiles = plan.decoding_tiles().filter(|tiles| tiles.is_split(height, width));
+        match (decoder, tiles) {
+            (Some((_, decoder)), None) => Ok((decoder.decode(latents.view(), cancel)?, None)),
+            (Some((_, decoder)), Some(tiles)) => {
+                Ok((decoder.decode_tiled(latents.view(), tiles, cancel)?, Some(tiles.size)))
+            }
+            (None, _) => Ok((latents.to_owned(), None)),
+        }
+    }
+
+    /// Decodes an image for which there was no memory: once more after the other graphs are unloaded, which leaves the image
+    /// as it is, and then in smaller and smaller tiles. Later images of the run begin with what succeeds.
+    fn decode_with_less(&mut self, error: Error) -> Result<TiledPixels> {
+        self.run.parts.decoding = None;
+        let known = self.run.smaller_tile();
+        let has_unloaded = self.run.unload_others();
+        if has_unloaded || self.run.plan.decodes_on_cpu() {
+            self.warn(unloaded(&error, "the image is decoded again without ONNX Runtime's arena"))?;
+            match self.attempt(known) {
+                Err(again) if again.kind() == ErrorKind::Memory => self.run.parts.decoding = None,
+                decoded => return decoded,
+            }
+        }
+        self.decode_in_tiles(error)
+    }
+
+    fn decode_in_tiles(&mut self, error: Error) -> Result<TiledPixels> {
+        let sides = match self.run.pool.may_tile() {
+            true => self.run.plan.smaller_decode_tiles(self.run.smaller_tile()),
+            false => Vec::new(),
+        };
+        let mut tried = Vec::new();
+        for side in sides {
+            let pixels = side * self.run.plan.model.spatial_factor;
+            match self.attempt(Some(side)) {
+                Err(again) if again.kind() == ErrorKind::Memory => {
+                    self.run.parts.decoding = None;
+                    tried.push(format!("{pixels}×{pixels}"));
+                }
+                Err(other) => return Err(other),
+                Ok(decoded) => {
+                    self.run.pool.set_decode_tile(&self.run.plan.model, side);
+                    self.warn(format!(
+                        "{}\n  the image is decoded in tiles of {pixels}×{pixels} pixels instead, each of which is normalized by \
+                         itself: it differs a little from one decoded whole. run.decode_tile = {side} asks for that from the \
+                         start, run.decode_tile = 0 forbids it",
+                        without_hint(&error)
+                    ))?;
+                    return Ok(decoded);
+                }
+            }
+        }
+        Err(with_tried(error, &tried))
+    }
+
+    fn warn(&mut self, warning: String) -> Result<()> {
+        report(self.observer, self.run.cancel, ExecutionEvent::Warning(warning))
     }
 }
 

@@ -31,6 +31,8 @@ pub struct FinishedImage {
     pub evaluations: Vec<Evaluations>,
     /// The settings of the request as it was run at each stage so far.
     pub settings: Vec<Arc<RunSettings>>,
+    /// The precision of the denoiser at each stage so far, such as `bf16 (amx_bf16)`.
+    pub precisions: Vec<String>,
     /// The copies of a denoising loop on the provider's device, in the last stage; `None` if it was the host's.
     pub device_copies: Option<DeviceCopies>,
     /// Seconds from the start of its batch to its pixels, its share of the batch's denoising, of all stages so far.

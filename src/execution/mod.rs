@@ -12,6 +12,7 @@ mod open;
 mod parts;
 mod pool;
 mod position;
+mod precision;
 mod previews;
 mod ready;
 mod short_memory;

@@ -117,28 +117,36 @@ impl<'a> Opener<'a> {
         self.plan.require_cache()?;
         self.plan.create_provider_folders();
         let made = self.prepare();
-        let is_named = |opening: &Opening<'_>| opening.kind == self.plan.model.denoiser.kind && !opening.is_shallow;
         let mut is_instant = made.len() == openings(self.plan).len();
         for (opening, made) in made {
-            match made {
-                Ok(Some(_)) => {}
-                Ok(None) => {
-                    self.pool.set_uncached(SessionKey::new(self.plan, &opening));
-                    is_instant = false;
-                }
+            let problem = match made {
+                Ok(Some(_)) => continue,
+                Ok(None) => None,
                 Err(error @ Error::Interrupted { .. }) => return Err(error),
-                // Records name the denoiser's precision.
-                Err(error) if is_named(&opening) && graph_cache::is_of_precision(&error) => return Err(error),
-                Err(error) => {
-                    let warning =
-                        format!("{} is opened as exported, not from the graph cache: {error}", opening.name());
-                    report(self.observer, self.cancel, ExecutionEvent::Warning(warning))?;
-                    self.pool.set_uncached(SessionKey::new(self.plan, &opening));
-                    is_instant = false;
-                }
-            }
+                Err(error) => Some(error),
+            };
+            self.leave_uncached(&opening, problem)?;
+            is_instant = false;
         }
         if is_instant || !stay { Ok(()) } else { self.open_all() }
+    }
+
+    /// Has a graph opened as exported whose optimized form is not in the cache, for this reason if it was not told before.
+    fn leave_uncached(&mut self, opening: &Opening<'_>, problem: Option<Error>) -> Result<()> {
+        // Records name the denoiser's precision.
+        if opening.kind == self.plan.model.denoiser.kind {
+            match &problem {
+                Some(error) if graph_cache::is_of_precision(error) => return problem.map_or(Ok(()), Err),
+                Some(error) => graph_cache::require_own_precision(&opening.passes, &error.to_string())?,
+                None => graph_cache::require_own_precision(&opening.passes, "the graph cache cannot be written")?,
+            }
+        }
+        if let Some(error) = problem {
+            let warning = format!("{} is opened as exported, not from the graph cache: {error}", opening.name());
+            report(self.observer, self.cancel, ExecutionEvent::Warning(warning))?;
+        }
+        self.pool.set_uncached(SessionKey::new(self.plan, opening));
+        Ok(())
     }
 
     /// Opens every graph, and leaves it in the pool.

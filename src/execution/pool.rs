@@ -8,9 +8,8 @@ use crate::bundle::ComponentKind;
 use crate::graph_cache::{GraphCache, Rows};
 use crate::plan::{ExecutionPlan, ModelPlan, Opening, Sizes, TextPart};
 use crate::rewrite::Pass;
-use crate::session::{Cancel, ProviderChoice, Session, SessionOptions};
+use crate::session::{Cancel, Session, SessionOptions};
 use crate::spec::DeviceSpec;
-use crate::tensor::ByteEdit;
 use crate::text::tokenizer::Tokenizer;
 use crate::text::{EncoderOutputs, PromptCache, PromptStyle};
 use crate::vae::{EncodedImage, LinearColors};
@@ -31,15 +30,7 @@ pub(super) struct SessionKey {
     pub(super) passes: Vec<Pass>,
     /// The folder of the graph cache that it is opened from.
     cache: Option<PathBuf>,
-    component: String,
-    providers: Vec<ProviderChoice>,
-    threads: Option<usize>,
-    callers: usize,
-    uses_arena: bool,
-    frees_memory: bool,
-    config: Vec<(String, String)>,
-    axes: Vec<(String, usize)>,
-    edits: Vec<ByteEdit>,
+    options: SessionOptions,
     /// The LoRAs that are merged into its weights, with their scales.
     loras: Vec<(PathBuf, f64)>,
     /// The textual inversions that its token embedding has: their tokens, and the digests of their files.
@@ -50,18 +41,6 @@ impl SessionKey {
     /// The key of a graph that `plan` opens.
     pub(super) fn new(plan: &ExecutionPlan, opening: &Opening<'_>) -> Self {
         let kind = opening.kind;
-        let SessionOptions {
-            component,
-            providers,
-            threads,
-            callers,
-            uses_arena,
-            frees_memory,
-            config,
-            axes,
-            edits,
-            ..
-        } = session_options(plan, opening, &Cancel::new());
         let cache = plan.cache_for(kind).map(|cache| cache.folder().to_path_buf());
         let is_text = kind.text_encoder_number().is_some();
         let scale = |lora: &crate::lora::Lora| if is_text { lora.text_encoder_scale } else { lora.denoiser_scale };
@@ -76,15 +55,7 @@ impl SessionKey {
             is_shallow: opening.is_shallow,
             passes: opening.passes.iter().filter(|pass| cache.is_some() || pass.is_required()).copied().collect(),
             cache,
-            component,
-            providers,
-            threads,
-            callers,
-            uses_arena,
-            frees_memory,
-            config,
-            axes,
-            edits,
+            options: session_options(plan, opening, &Cancel::new()),
             loras: loras.collect(),
             words: words.map(|own| (own.token.clone(), own.digest().to_owned())).collect(),
         }
@@ -176,6 +147,8 @@ pub(super) struct Pool {
     sizes: Vec<Sizes>,
     /// Graphs that could not be kept optimized, and are opened as they are.
     uncached: Vec<SessionKey>,
+    /// Graphs that `precision = "auto"` leaves in float32, as they would be opened in bf16.
+    float32: Vec<SessionKey>,
     /// The latest last.
     encodings: Vec<(TextKey, PromptCache)>,
     /// The image that a VAE encoder encoded last.
@@ -295,6 +268,14 @@ impl Pool {
 
     pub(super) fn is_uncached(&self, key: &SessionKey) -> bool {
         self.uncached.contains(key)
+    }
+
+    pub(super) fn set_stays_in_float32(&mut self, key: SessionKey) {
+        self.float32.push(key);
+    }
+
+    pub(super) fn stays_in_float32(&self, key: &SessionKey) -> bool {
+        self.float32.contains(key)
     }
 
     /// The embeddings of the prompts that this plan's text encoders have met.

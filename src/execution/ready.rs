@@ -7,6 +7,7 @@ use super::open::Execution;
 use super::parts::Opener;
 use super::pool::{Pool, ReadyModel, SessionKey, openings};
 use super::position::{execution_of, key_of, request_of, within};
+use super::precision;
 use crate::bundle::ComponentKind;
 use crate::error::{Error, Result};
 use crate::graph_cache::CachedGraph;
@@ -37,6 +38,7 @@ impl Execution {
             model.read_device_memory(&self.runtime);
             let request = request_of(plan, at).0;
             model.sizes = Sizes::of(request, &model.model.model);
+            precision::apply_known(&mut model, &self.pool);
             model.measured_rows = batching::known(&model, &self.runtime, &mut self.pool)?;
             models.push(model);
             notes.push(self.pool.untold(of_stage));
@@ -84,8 +86,7 @@ impl Execution {
     }
 
     fn ready_model(&mut self, model: &mut ExecutionPlan, cancel: &Cancel, observer: &mut Observer<'_>) -> Result<()> {
-        let own = keys(model);
-        let is_ready = own.iter().all(|key| self.pool.is_ready(key));
+        let is_ready = keys(model).iter().all(|key| self.pool.is_ready(key));
         let has_run = self.pool.has_run_at(model.sizes);
         if !is_ready || !has_run {
             let counted = |opening: &Opening<'_>| match self.pool.is_open(&SessionKey::new(model, opening)) {
@@ -101,10 +102,11 @@ impl Execution {
             self.pool.set_run_at(model.sizes);
         }
         if !is_ready {
+            precision::settle(model, &self.runtime, &mut self.pool, cancel, observer)?;
             let stay = stays_open(model, &self.pool) && !(self.opens_in_turn && model.compiles_on_host());
             Opener::new(model, &self.runtime, &mut self.pool, cancel, observer).load(stay)?;
             self.verify_once(model, stay, cancel, observer)?;
-            self.pool.set_ready(own);
+            self.pool.set_ready(keys(model));
         }
         if batching::is_due(model, &self.pool) {
             // It was opened for a way that may be another, and makes room.
@@ -129,6 +131,7 @@ impl Execution {
         for note in model.choose_providers(runtime)? {
             report(observer, cancel, ExecutionEvent::Warning(note))?;
         }
+        precision::settle(&mut model, runtime, &mut pool, cancel, observer)?;
         model.measured_rows = batching::known(&model, runtime, &mut pool)?;
         let made = Opener::new(&model, runtime, &mut pool, cancel, observer).prepare();
         let made = made.into_iter().map(cached).collect::<Result<_>>()?;

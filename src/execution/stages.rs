@@ -30,6 +30,8 @@ pub(super) struct StageImage {
     evaluations: Vec<Evaluations>,
     /// One for each stage so far.
     settings: Vec<Arc<RunSettings>>,
+    /// One for each stage so far.
+    precisions: Vec<String>,
     device_copies: Option<DeviceCopies>,
     seconds: f64,
 }
@@ -42,12 +44,15 @@ impl StageImage {
         evaluations.push(batch.evaluations);
         let mut settings = before.map_or_else(Vec::new, |before| before.settings.clone());
         settings.push(Arc::clone(&batch.settings));
+        let mut precisions = before.map_or_else(Vec::new, |before| before.precisions.clone());
+        precisions.push(batch.precision.clone());
         Self {
             latents: rows(&batch.latents, row..row + 1),
             pixels: None,
             calls: calls + batch.calls,
             evaluations,
             settings,
+            precisions,
             device_copies: batch.device_copies,
             seconds: seconds + batch.seconds,
         }
@@ -134,6 +139,7 @@ impl<'a> StageRun<'a> {
             calls: image.calls,
             evaluations: image.evaluations.clone(),
             settings: image.settings.clone(),
+            precisions: image.precisions.clone(),
             device_copies: image.device_copies,
             seconds: image.seconds,
             stages: self.at,

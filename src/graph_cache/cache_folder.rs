@@ -20,6 +20,9 @@ pub(super) const MEASURED: &str = "measured";
 /// The folder in the cache with the comparisons of providers with the CPU.
 pub(super) const VERIFIED: &str = "verified";
 
+/// The folder in the cache with the graphs that have few products for bf16.
+pub(super) const FEW_PRODUCTS: &str = "few-products";
+
 /// The cache of optimized graphs, in a folder.
 ///
 /// Its files are checked against the checksums that were written with them: small files before they are opened, large ones
@@ -124,9 +127,8 @@ impl GraphCache {
             Err(e) => return Err(Error::io(&self.root, "listing", e)),
         };
         let folders = listed.flatten().map(|entry| entry.path()).filter(|path| path.is_dir());
-        let is_entry = |path: &PathBuf| {
-            path.file_name().is_some_and(|n| ![DIGESTS, MEASURED, VERIFIED].iter().any(|own| n == *own))
-        };
+        const FINDINGS: [&str; 4] = [DIGESTS, MEASURED, VERIFIED, FEW_PRODUCTS];
+        let is_entry = |path: &PathBuf| path.file_name().is_some_and(|n| !FINDINGS.iter().any(|own| n == *own));
         Ok(folders.filter(is_entry).collect())
     }
 }

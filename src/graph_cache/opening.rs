@@ -8,6 +8,7 @@ use super::cache_folder::GraphCache;
 use super::digest::digest;
 use super::entry::{self, CachedGraph};
 use super::integrity::Integrity;
+use super::own_operators::{is_of_precision, make_with_operators, require_own_precision};
 use super::rewritten::{self, open_uncached};
 use super::usage::{InUse, Usage};
 use super::wanted::Wanted;
@@ -15,8 +16,7 @@ use super::{key, lock};
 use crate::bundle::GraphFile;
 use crate::error::{Error, Result};
 use crate::files;
-use crate::kernels::OperandType;
-use crate::rewrite::{self, Pass, Rewritten, rewrite};
+use crate::rewrite::{self, Pass};
 use crate::session::{Cancel, Optimization, Runtime, Session, SessionOptions};
 
 /// An event while a graph is opened.
@@ -198,6 +198,7 @@ impl GraphCache {
         if let Some(found) = existing() {
             return Ok(Some(found));
         }
+        self.require_products(wanted)?;
         if let Some(problem) = self.write_problem() {
             if !self.is_told.swap(true, Ordering::Relaxed) {
                 observer(GraphCacheEvent::Uncached { problem });
@@ -223,7 +224,11 @@ impl GraphCache {
         self.make_room(bytes)?;
         observer(GraphCacheEvent::Optimizing { bytes, folder });
         let entry = CachedGraph::new(key, graph, source, wanted.runtime, options);
-        let entry = self.make(wanted, entry)?;
+        let entry = self.make(wanted, entry).inspect_err(|error| {
+            if is_of_precision(error) {
+                self.few_products(wanted).write(());
+            }
+        })?;
         // The estimate may have been short of what was written.
         self.evict_beyond_limit(Some(key))?;
         Ok(Some(Found { entry, is_new: true }))
@@ -273,65 +278,4 @@ impl GraphCache {
         let folder = self.root.display();
         Some(format!("the graph cache in {folder} {reason}; graphs that it lacks are optimized at each start"))
     }
-}
-
-/// The key that errors of a graph's precision name.
-const PRECISION: &str = "device.precision";
-
-/// True for the error of a graph that cannot multiply in the precision that is asked for.
-pub fn is_of_precision(error: &Error) -> bool {
-    matches!(error, Error::Input { what, .. } if what == PRECISION)
-}
-
-/// Makes the graph with operators of our own, if `wanted` has those, and returns it. Its weights are in a file beside
-/// `made`. `None`, without files, if less than half of the multiplications would be in them, as with quantized weights.
-///
-/// # Errors
-/// [`Error::Input`] if the graph was to multiply in another type than the one that it stores, and cannot.
-fn make_with_operators(wanted: &Wanted<'_>, made: &Path) -> Result<Option<Vec<u8>>> {
-    let Some(choice) = wanted.passes.iter().find_map(|pass| pass.operators()) else { return Ok(None) };
-    let options = SessionOptions { optimization: Optimization::Basic, ..wanted.options.clone() };
-    let before: Vec<Pass> = wanted.passes.iter().copied().filter(|pass| !pass.is_instead_of_operators()).collect();
-    let bytes = rewritten::rewritten(wanted.graph, &before, wanted.options)?;
-    let folded = made.with_file_name("folded.onnx");
-    Session::save_optimized(wanted.runtime, &wanted.graph.path, bytes, &options, &folded)?;
-    // Attention whose lengths only come of folding.
-    if let Some(Rewritten { bytes, .. }) = rewrite(&GraphFile::open(&folded)?, &[Pass::Attention], &[])? {
-        std::fs::write(&folded, bytes).map_err(|e| Error::io(&folded, "writing", e))?;
-    }
-    let graph = GraphFile::open(&folded)?;
-    let weights = made.with_extension("weights");
-    let with = rewrite::with_operators(&graph, choice, &weights)?;
-    let remove = |path: &Path| std::fs::remove_file(path).map_err(|e| Error::io(path, "removing", e));
-    remove(&folded)?;
-    for file in &graph.external {
-        remove(&file.path)?;
-    }
-    match with {
-        Some(with) if with.coverage.is_most() => return Ok(Some(with.bytes)),
-        Some(_) => remove(&weights)?,
-        None => {}
-    }
-    if choice.operands == OperandType::Bf16 {
-        let (component, path) = (&wanted.options.component, wanted.graph.path.display());
-        let problem = format!(
-            "{component} ({path}) has few products for bf16: those of 32 channels or more, with stored float weights and lengths \
-             that are the same in all calls"
-        );
-        let help =
-            "write device.precision = \"float32\", export the model with float32 weights, or leave device.batching out";
-        return Err(Error::input(PRECISION, problem, help));
-    }
-    Ok(None)
-}
-
-/// Refuses a graph in bfloat16 that cannot be cached: as exported it would run in another precision.
-fn require_own_precision(passes: &[Pass], problem: &str) -> Result<()> {
-    let is_bf16 = |pass: &Pass| pass.operators().is_some_and(|choice| choice.operands == OperandType::Bf16);
-    if !passes.iter().any(is_bf16) {
-        return Ok(());
-    }
-    let problem = format!("is kept in the graph cache, and {problem}");
-    let help = "make the cache's folder writable, name another one (LDM_ORT_CACHE_DIR), or leave the key out";
-    Err(Error::input(PRECISION, problem, help))
 }

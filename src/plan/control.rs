@@ -23,15 +23,17 @@ pub struct ControlPart {
 }
 
 impl ControlPart {
-    /// Resolves the control networks of a pipeline. `roles` are those that it gives to inputs of theirs.
+    /// Resolves the control networks of a pipeline.
     pub(super) fn all(
         spec: &Spec,
-        roles: &BTreeMap<String, String>,
         (bundle, sources): (&Bundle, &ModelSources),
         denoiser: &Component,
         signature: &DenoiserSignature,
     ) -> Result<Vec<Self>> {
         let (controls, limit) = (&spec.controls, spec.run.input_limit());
+        // Those that the pipeline file gives to inputs.
+        let component = spec.model.components.get(&ComponentKind::ControlNet);
+        let roles = &component.map(|component| component.inputs.clone()).unwrap_or_default();
         if controls.is_empty() && !signature.residuals.is_empty() {
             let names: Vec<&str> = signature.residuals.down.iter().take(1).map(|info| info.name.as_str()).collect();
             return Err(Error::model(

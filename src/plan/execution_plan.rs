@@ -1,10 +1,11 @@
 //! The way in which a model runs on this machine.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::model::ModelPlan;
 use super::run_plan::RunPlan;
+use crate::bundle::ComponentKind;
 use crate::graph_cache::{GraphCache, Rows};
 use crate::session::usable_threads;
 use crate::spec::{DecodeTile, DeviceSpec};
@@ -22,6 +23,8 @@ pub struct ExecutionPlan {
     pub sizes: Sizes,
     /// The losses that keep memory within its budget, if there is one.
     pub memory_budget: Option<MemoryBudget>,
+    /// The components that `precision = "auto"` leaves in float32, since their products cannot be bf16's.
+    pub(super) float32_components: BTreeSet<ComponentKind>,
     /// The measured times of the denoiser's rows on this machine, if they are known.
     pub measured_rows: Option<Rows>,
     /// The cache of graphs that are optimized for this machine; `None` opens them as they are.
@@ -96,6 +99,7 @@ impl ExecutionPlan {
             device,
             sizes,
             memory_budget: None,
+            float32_components: BTreeSet::new(),
             measured_rows: None,
             graph_cache: None,
             device_memory: BTreeMap::new(),

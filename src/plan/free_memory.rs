@@ -47,7 +47,7 @@ impl ExecutionPlan {
         let is_counted = |opening: &Opening<'_>| counted(opening) != CountedMemory::None;
         let openings: Vec<_> = self.openings().into_iter().filter(is_counted).collect();
         let stays = self.keeps_open(&|opening| counted(opening) == CountedMemory::None);
-        for opening in openings.iter().filter(|opening| self.runs_on_cpu(opening)) {
+        for opening in openings.iter().filter(|opening| self.device.is_on_cpu(opening.kind)) {
             let [private, mapped] = self.least(opening, counted(opening))?;
             if private > most || need.component.is_empty() {
                 (most, need.component) = (private, opening.name());
@@ -95,10 +95,6 @@ impl ExecutionPlan {
                  disk again and again, which is slow"
             )
         }))
-    }
-
-    fn runs_on_cpu(&self, opening: &Opening<'_>) -> bool {
-        self.device.providers_of(opening.kind).iter().all(|name| name == "cpu")
     }
 
     /// The private and the mapped bytes that a graph takes at least while it runs.

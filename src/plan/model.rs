@@ -91,10 +91,7 @@ impl ModelPlan {
         let mut signature = DenoiserSignature::resolve(component)?;
         let edits = between_whole_times(&component.graph, &mut signature.timestep);
         let scaling = scaling(spec, bundle, task);
-        let (decoder, decoder_scaling) = match preview::decoder(spec, bundle, scaling, &wanted_for)? {
-            Some((part, scaling)) => (Some(part), scaling),
-            None => (None, scaling),
-        };
+        let (decoder, decoder_scaling) = preview::decoder(spec, bundle, scaling, &wanted_for)?.unzip();
         let encoder = encoder(bundle, task, &wanted_for)?;
         let conditions = ConditionPart::all(&spec.conditions, (bundle, sources), spec.run.input_limit())?;
         let requirements = TaskRequirements {
@@ -105,9 +102,7 @@ impl ModelPlan {
             wanted_for: &wanted_for,
             conditions: &conditions,
         };
-        let concatenated = requirements.concatenated()?;
-        requirements.out_channels()?;
-        requirements.plain_scaling()?;
+        let concatenated = requirements.check_channels()?;
         packed::check(task, component, &signature)?;
         let remarks = packed::remark(task, bundle, &signature).into_iter().collect();
         let class_embedder = class_embedder(bundle, task, &signature, &wanted_for)?;
@@ -118,9 +113,7 @@ impl ModelPlan {
         let classes =
             |request| classes::resolve(task.name(), request, (bundle, sources), &signature, class_embedder.as_ref());
         let classes = task.classes().map(classes).transpose()?;
-        let of_control = spec.model.components.get(&ComponentKind::ControlNet);
-        let roles = of_control.map(|component| component.inputs.clone()).unwrap_or_default();
-        let controls = ControlPart::all(spec, &roles, (bundle, sources), component, &signature)?;
+        let controls = ControlPart::all(spec, (bundle, sources), component, &signature)?;
         Ok(Self {
             dir: bundle.dir.clone(),
             configuration: directory.configuration.clone(),
@@ -144,7 +137,7 @@ impl ModelPlan {
             controls,
             encoder,
             decoder,
-            decoder_scaling,
+            decoder_scaling: decoder_scaling.unwrap_or(scaling),
             preview: preview::previews(spec, bundle, scaling)?,
             spatial_factor: bundle.facts.spatial_factor.value,
             channels: bundle.facts.latent_channels.value,

@@ -110,7 +110,6 @@ impl ExecutionPlan {
 
     /// True if this component's optimized graph can be cached.
     pub(super) fn can_be_cached(&self, kind: ComponentKind) -> bool {
-        let on_processor = self.device.providers_of(kind).iter().all(|name| name == "cpu");
         let of_text = kind.text_encoder_number().is_some();
         let learns = self
             .model
@@ -119,21 +118,19 @@ impl ExecutionPlan {
             .flat_map(|text| &text.encoders)
             .any(|t| t.part.kind == kind && t.added_tokens.is_some());
         let is_changed = learns || (!self.model.loras.is_empty() && (of_text || kind == self.model.denoiser.kind));
-        on_processor && self.device.optimize && !is_changed
+        self.device.is_on_cpu(kind) && self.device.optimize && !is_changed
     }
 
     /// True if the memory of a component's activations is freed after its last run for an image: as `[device]
     /// free_activations` says, or on the CPU.
     pub fn frees_activations(&self, kind: ComponentKind) -> bool {
-        let is_on_cpu = || self.device.providers_of(kind).iter().all(|name| name == "cpu");
-        self.device.free_activations.unwrap_or_else(is_on_cpu)
+        self.device.free_activations.unwrap_or_else(|| self.device.is_on_cpu(kind))
     }
 
     /// True if a component is compared with the CPU before it is first used: as `[device] verify` says, or on providers other
     /// than the CPU.
     pub fn verifies(&self, kind: ComponentKind) -> bool {
-        let is_on_cpu = || self.device.providers_of(kind).iter().all(|name| name == "cpu");
-        self.device.verify.unwrap_or_else(|| !is_on_cpu())
+        self.device.verify.unwrap_or_else(|| !self.device.is_on_cpu(kind))
     }
 
     /// True if any node of a component may run on the provider of this name.
@@ -243,13 +240,12 @@ impl ExecutionPlan {
 
     /// True if the denoiser runs on the CPU alone.
     pub fn denoises_on_cpu(&self) -> bool {
-        self.device.providers_of(self.model.denoiser.kind).iter().all(|name| name == "cpu")
+        self.device.is_on_cpu(self.model.denoiser.kind)
     }
 
     /// True if the decoder runs on the CPU alone.
     pub fn decodes_on_cpu(&self) -> bool {
-        let is_on_cpu = |kind| self.device.providers_of(kind).iter().all(|name| name == "cpu");
-        self.model.decoder.as_ref().is_some_and(|part| is_on_cpu(part.kind))
+        self.model.decoder.as_ref().is_some_and(|part| self.device.is_on_cpu(part.kind))
     }
 
     /// Returns the options for opening a part's graph.

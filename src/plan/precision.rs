@@ -20,7 +20,7 @@ impl ExecutionPlan {
     ///
     /// Text encoders never do: they take little of the time, and all that follows depends on them.
     pub fn operands_of(&self, kind: ComponentKind) -> Option<OperandType> {
-        let is_bf16 = self.is_bf16();
+        let is_bf16 = self.is_bf16(kind);
         let operands = if is_bf16 { OperandType::Bf16 } else { OperandType::Float32 };
         let fits = InstructionSet::used().has_operators(operands)
             && self.graph_cache.is_some()
@@ -29,13 +29,32 @@ impl ExecutionPlan {
         (fits && self.narrow_weights(kind, is_bf16).is_none()).then_some(operands)
     }
 
-    /// True if bf16 is chosen, or `auto` on a CPU on which it is faster.
-    fn is_bf16(&self) -> bool {
+    /// True if bf16 is chosen, or `auto` on a CPU on which it is faster. `auto` has no component in bf16 if the denoiser
+    /// cannot be, since the denoiser's precision is the one that summaries and records name.
+    fn is_bf16(&self, kind: ComponentKind) -> bool {
+        let stays = |kind| self.float32_components.contains(&kind);
         match self.device.precision {
             Precision::Float32 => false,
             Precision::Bf16 => true,
-            Precision::Auto => InstructionSet::used().is_faster_in_bf16(),
+            Precision::Auto => {
+                InstructionSet::used().is_faster_in_bf16() && !stays(kind) && !stays(self.model.denoiser.kind)
+            }
         }
+    }
+
+    /// Returns the components for which `auto` chooses operators of our own in bf16, the denoiser first.
+    pub fn automatic_bf16(&self) -> Vec<ComponentKind> {
+        let denoiser = self.model.denoiser.kind;
+        let mut kinds: Vec<_> = self.all_graphs().into_iter().map(|(kind, _)| kind).collect();
+        kinds.retain(|kind| self.operands_of(*kind) == Some(OperandType::Bf16));
+        kinds.sort_by_key(|kind| (*kind != denoiser, *kind));
+        kinds.dedup();
+        if self.device.precision == Precision::Auto { kinds } else { Vec::new() }
+    }
+
+    /// Has `auto` choose float32 for a component, and for all if it is the denoiser.
+    pub fn leave_in_float32(&mut self, kind: ComponentKind) {
+        self.float32_components.insert(kind);
     }
 
     /// True if a component's first provider is OpenVINO, and computes it in bf16.
@@ -47,7 +66,7 @@ impl ExecutionPlan {
     fn openvino_options(&self, kind: ComponentKind) -> Option<Result<Options, (&'static str, String)>> {
         let is_first = self.device.providers_of(kind).first().is_some_and(|name| name == openvino::PROVIDER);
         let options = || self.device.options.get(openvino::PROVIDER).cloned().unwrap_or_default();
-        (is_first && self.is_bf16() && self.is_heavy(kind)).then(|| openvino::with_bf16(options()))
+        (is_first && self.is_bf16(kind) && self.is_heavy(kind)).then(|| openvino::with_bf16(options()))
     }
 
     /// Returns a component's options of a provider: those of the pipeline file, `precision` for OpenVINO, and a cache of
@@ -170,7 +189,7 @@ impl ExecutionPlan {
                 "leave the key out, or unset LDM_ORT_OPTIMIZE (in a program, give the plan a cache)",
             );
         }
-        if heavy().all(|kind| !self.device.providers_of(kind).iter().all(|name| name == "cpu")) {
+        if heavy().all(|kind| !self.device.is_on_cpu(kind)) {
             return refused(
                 "bf16 is of the CPU's own graphs, and all of them run on other providers",
                 "leave the key out; providers have options of their own for their precision",

@@ -22,8 +22,16 @@ impl TaskRequirements<'_> {
         Error::model(&self.component.graph.path, problem, help)
     }
 
+    /// Requires that the graph's channels are those of the latents, and returns the number that the task puts behind them.
+    pub(super) fn check_channels(&self) -> Result<usize> {
+        let concatenated = self.concatenated()?;
+        self.out_channels()?;
+        self.plain_scaling()?;
+        Ok(concatenated)
+    }
+
     /// The number of channels that the task puts behind the latents, if the graph takes as many.
-    pub(super) fn concatenated(&self) -> Result<usize> {
+    fn concatenated(&self) -> Result<usize> {
         let channels = self.bundle.facts.latent_channels.value;
         if packed::packed_images(self.task, self.bundle, self.signature) > 1 {
             return Ok(channels);
@@ -46,7 +54,7 @@ impl TaskRequirements<'_> {
         ))
     }
 
-    pub(super) fn out_channels(&self) -> Result<()> {
+    fn out_channels(&self) -> Result<()> {
         let channels = self.bundle.facts.latent_channels.value;
         match self.signature.out_channels.filter(|&given| given != channels && given != 2 * channels) {
             None => Ok(()),
@@ -60,7 +68,7 @@ impl TaskRequirements<'_> {
         }
     }
 
-    pub(super) fn plain_scaling(&self) -> Result<()> {
+    fn plain_scaling(&self) -> Result<()> {
         match self.bundle.facts.latent_statistics {
             None => Ok(()),
             Some(_) => Err(Error::model(

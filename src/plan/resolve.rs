@@ -19,7 +19,7 @@ use crate::error::{Error, Result};
 use crate::family::Defaults;
 use crate::scheduler::CustomSchedule;
 use crate::session::find_provider;
-use crate::spec::{Batching, Spec, StageInput};
+use crate::spec::{Batching, DeviceSpec, Spec, StageInput};
 use crate::task::{Rounding, Task};
 
 /// One model's part of a plan.
@@ -62,12 +62,7 @@ pub(super) fn resolve_stage(
     let mut filling = Filling::of(&mut spec, bundle);
     let defaults = filling.call.values;
     let task = spec.task.clone();
-    // The names of plugin providers are known once their libraries are registered.
-    if spec.device.provider_libraries.is_empty() {
-        for name in spec.device.providers.iter().chain(spec.device.components.values().flatten()) {
-            problems.unless(find_provider(name));
-        }
-    }
+    check_provider_names(&spec.device, &mut problems);
     let mut model = problems.unless(ModelPlan::new(&spec, (&directory, sources), task.as_ref(), defaults));
     let chosen = problems.unless(SchedulerChoice::new(&spec, bundle, defaults.eta));
     let size = size(&spec, bundle, task.as_ref(), input.and_then(|input| input.size), &defaults);
@@ -113,6 +108,15 @@ pub(super) fn resolve_stage(
     Ok(ResolvedStage { spec, model, request, settings, space: LatentSpace::of(bundle), hand })
 }
 
+/// Requires that the providers are known. The names of plugin providers are so once their libraries are registered.
+fn check_provider_names(device: &DeviceSpec, problems: &mut Problems) {
+    if device.provider_libraries.is_empty() {
+        for name in device.providers.iter().chain(device.components.values().flatten()) {
+            problems.unless(find_provider(name));
+        }
+    }
+}
+
 /// Warnings about old names, in the pipeline file and of folders in the model directory.
 fn old_names(spec: &Spec, bundle: &Bundle) -> Vec<String> {
     let is_given = |kind| spec.model.components.get(&kind).is_some_and(|component| component.graph.is_some());
@@ -136,7 +140,7 @@ impl Choices {
     fn into_run(self, spec: &Spec, model: &ModelPlan, hand: Option<StageInput>) -> RunPlan {
         let total_images = self.task.labels().len() * spec.run.images;
         // The CPU is kept busy by one image; a GPU is not. An image that is handed on has a batch to itself.
-        let is_alone = denoises_on_cpu(spec, model) || hand == Some(StageInput::Image);
+        let is_alone = spec.device.is_on_cpu(model.denoiser.kind) || hand == Some(StageInput::Image);
         RunPlan {
             task: self.task,
             scheduler: self.schedule.scheduler,
@@ -205,15 +209,11 @@ fn check_model(
     let of_loras = model.loras.iter().map(|lora| sources.check_lora(lora, &model.graphs()));
     let of_loras: Vec<_> = of_loras.filter_map(|checked| problems.unless(checked)).collect();
     model.remarks.extend(of_loras.iter().flat_map(|warnings| warnings.iter().cloned()));
-    if spec.device.batching == Batching::Split && !denoises_on_cpu(spec, model) {
+    if spec.device.batching == Batching::Split && !spec.device.is_on_cpu(model.denoiser.kind) {
         problems.push(Error::input(
             "device.batching",
             "\"split\" makes several runs at the same time, and only the CPU stands that",
             "choose \"auto\", or provider = \"cpu\"",
         ));
     }
-}
-
-fn denoises_on_cpu(spec: &Spec, model: &ModelPlan) -> bool {
-    spec.device.providers_of(model.denoiser.kind).iter().all(|name| name == "cpu")
 }

@@ -159,7 +159,7 @@ impl ExecutionPlan {
     fn check_products(&self, runtime: &Runtime) -> Result<()> {
         let mut problems = Problems::default();
         for (kind, graph) in self.all_graphs() {
-            if self.device.providers_of(kind).iter().any(|name| name != "cpu") {
+            if !self.device.is_on_cpu(kind) {
                 continue;
             }
             let others = graph.products.iter().filter(|(_, dtype)| ![DType::F32, DType::F16].contains(dtype));
@@ -214,7 +214,7 @@ impl ExecutionPlan {
     fn check_kernels(&self) -> Result<()> {
         let mut problems = Problems::default();
         for (kind, graph) in self.all_graphs() {
-            if self.device.providers_of(kind).iter().any(|name| name != "cpu") {
+            if !self.device.is_on_cpu(kind) {
                 continue;
             }
             let fused: Vec<_> = obstacles(graph)

@@ -5,47 +5,24 @@ mod length;
 mod reading;
 mod remarks;
 mod states;
+mod text_part;
 mod textual_inversion;
 
-use std::path::Path;
 use std::sync::Arc;
 
-use super::part::{Part, part};
 use super::sources::ModelSources;
 use crate::bundle::{Bundle, Component, ComponentKind, DenoiserSignature, Role, TextEncoderSignature};
 use crate::error::{Error, Result};
 use crate::spec::TextualInversionSpec;
-use crate::task::{LongPrompts, PromptReading, PromptWeighting, Prompting};
+use crate::task::{PromptReading, Prompting};
 use crate::tensor::{Dim, TensorInfo};
-use crate::text::tokenizer::Tokenizer;
-use crate::text::{
-    Chunks, EncoderOutputs, Instruction, PromptStyle, TextualInversion, require_embedded, truncation_warnings,
-};
+use crate::text::{Chunks, EncoderOutputs, TextualInversion, require_embedded, truncation_warnings};
 pub(super) use encoder::{EncoderRequest, PreparedEncoder};
-use reading::{EncoderPlace, Reading};
+use reading::Reading;
+use text_part::{OpenedEncoder, TextPartPlanner, tokenizer_dir};
 
+pub use text_part::TextPart;
 pub use textual_inversion::AddedTokens;
-
-/// A text encoder and its tokenizer.
-#[derive(Debug, Clone)]
-pub struct TextPart {
-    /// The graph.
-    pub part: Part<TextEncoderSignature>,
-    /// Its tokenizer.
-    pub tokenizer: Arc<Tokenizer>,
-    /// The outputs that are used.
-    pub taken: EncoderOutputs,
-    /// The outputs that are used for a negative prompt, if others.
-    pub negative: Option<EncoderOutputs>,
-    /// The way it reads prompts.
-    pub style: PromptStyle,
-    /// The text before every prompt but a negative one.
-    pub instruction: Option<Instruction>,
-    /// The vectors of words of a user's own that its graph is opened with, where there are some.
-    pub added_tokens: Option<Arc<AddedTokens>>,
-    /// The group that its tokens belong to; see [`crate::text::TextEncoders`].
-    pub group: usize,
-}
 
 /// The encoders and settings that turn prompts into prompt embeddings.
 #[derive(Debug, Clone)]
@@ -78,49 +55,17 @@ impl TextPlan {
             embeddings.iter().map(|embedding| sources.inversion(&embedding.path, embedding.token.as_deref()));
         let inversions = inversions.collect::<Result<Vec<_>>>()?;
         let opened = open_encoders((bundle, sources), &components, reading, wanted_for)?;
-        let clips = opened.iter().filter(|(.., tokenizer)| tokenizer.kind().is_pooled()).count();
-        let mut encoders = Vec::with_capacity(opened.len());
-        for (component, signature, tokenizer) in opened {
-            let of = EncoderPlace { kind: tokenizer.kind(), is_last: is_last(bundle, component) };
-            let is_pooled = of.kind.is_pooled();
-            let request = EncoderRequest {
-                kind: component.kind,
-                graph: component.graph.path.clone(),
-                roles: component.roles.clone(),
-                tokenizer: tokenizer_dir(bundle, component, wanted_for)?.to_path_buf(),
-                cleaning: reading.text_cleaning,
-                length: [reading.max_sequence_length, length].map(|length| length.filter(|_| !is_pooled)),
-                instruction: family.instruction(reading),
-                words: inversions.iter().map(|own| (own.path.clone(), own.token.clone())).collect(),
-                clips,
-            };
-            let prepared = sources.encoder(request, |request| {
-                let tokenizer = Tokenizer::clone(&tokenizer);
-                PreparedEncoder::new(request, component, signature, tokenizer, &inversions)
-            })?;
-            let PreparedEncoder { signature, tokenizer, instruction, added_tokens } = PreparedEncoder::clone(&prepared);
-            let whole = family.whole(component, &signature, of)?;
-            readable(component, whole.tokens.as_ref(), reading, wanted_for)?;
-            let skipping = match reading.clip_skip.filter(|_| is_pooled) {
-                Some(skip) => Some(family.skipping(component, &signature, skip, &whole, wanted_for)?),
-                None => None,
-            };
-            encoders.push(TextPart {
-                tokenizer,
-                instruction,
-                added_tokens,
-                negative: skipping.as_ref().map(|_| whole.clone()),
-                taken: skipping.unwrap_or(whole),
-                style: PromptStyle {
-                    has_weights: reading.weights == PromptWeighting::A1111,
-                    // T5 has no length of its own, and is told how much it reads.
-                    is_chunked: reading.long_prompts == LongPrompts::Chunk && is_pooled,
-                    is_masked: family.is_masked(),
-                },
-                part: part(component, signature),
-                group: family.group(of.kind),
-            });
-        }
+        let planner = TextPartPlanner {
+            bundle,
+            sources,
+            reading,
+            family: &family,
+            length,
+            inversions: &inversions,
+            clips: opened.iter().filter(|(.., tokenizer)| tokenizer.kind().is_pooled()).count(),
+            wanted_for,
+        };
+        let encoders = opened.into_iter().map(|opened| planner.plan(opened)).collect::<Result<Vec<_>>>()?;
         family.check_instruction(reading)?;
         let is_free = encoders.iter().any(|text| !text.tokenizer.kind().is_pooled());
         let length = reading.max_sequence_length.or(length);
@@ -308,7 +253,7 @@ fn open_encoders<'c>(
     components: &[&'c Component],
     reading: &PromptReading,
     wanted_for: &str,
-) -> Result<Vec<(&'c Component, TextEncoderSignature, Arc<Tokenizer>)>> {
+) -> Result<Vec<OpenedEncoder<'c>>> {
     let opened = components.iter().map(|&component| {
         let signature = TextEncoderSignature::resolve(component)?;
         let dir = tokenizer_dir(bundle, component, wanted_for)?;
@@ -335,44 +280,6 @@ fn last_axis(info: &TensorInfo) -> Option<usize> {
 /// The widths of one output of some encoders added up, where all of them are known.
 fn width_of(encoders: &[TextPart], output: fn(&EncoderOutputs) -> &Option<TensorInfo>) -> Option<usize> {
     encoders.iter().filter_map(|text| output(&text.taken).as_ref()).map(last_axis).sum()
-}
-
-/// Requires that weights and chunks have a sense for what an encoder gives.
-fn readable(
-    component: &Component,
-    tokens: Option<&TensorInfo>,
-    reading: &PromptReading,
-    wanted_for: &str,
-) -> Result<()> {
-    let key = match reading {
-        PromptReading { weights: PromptWeighting::A1111, .. } => "prompt_weighting",
-        PromptReading { long_prompts: LongPrompts::Chunk, .. } => "long_prompts",
-        _ => return Ok(()),
-    };
-    if tokens.is_none_or(|info| info.shape.len() != 2) {
-        return Ok(());
-    }
-    Err(Error::model(
-        &component.graph.path,
-        format!("{wanted_for} has {key}, and {} makes one vector of a whole text", component.kind),
-        format!("leave {key} out"),
-    ))
-}
-
-fn is_last(bundle: &Bundle, component: &Component) -> bool {
-    bundle.text_encoders().last().is_some_and(|last| last.kind == component.kind)
-}
-
-fn tokenizer_dir<'b>(bundle: &'b Bundle, component: &Component, wanted_for: &str) -> Result<&'b Path> {
-    bundle.tokenizer(component.kind).ok_or_else(|| {
-        let number = component.kind.text_encoder_number().filter(|&n| n > 1);
-        let name = number.map_or("tokenizer".to_owned(), |n| format!("tokenizer_{n}"));
-        Error::model(
-            bundle.dir.join(&name),
-            format!("{wanted_for} needs a tokenizer: tokenizer.json, vocab.json and merges.txt, or vocab.txt"),
-            format!("copy the {name}/ folder of the checkpoint that was exported"),
-        )
-    })
 }
 
 /// True if a prompt that is not given is zeros: what model_index.json says of it, or else the default of the classes of

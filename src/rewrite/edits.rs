@@ -184,9 +184,7 @@ impl Edits {
     /// # Errors
     /// [`Error::Model`] if the file would exceed the limit of 2 GiB.
     pub fn write(&self, source: &IndexedGraph<'_>) -> Result<Vec<u8>> {
-        /// Numbers of `ModelProto.graph`, `ModelProto.opset_import`, and those of `GraphProto`.
-        const GRAPH: u32 = 7;
-        const OPSET_IMPORT: u32 = 8;
+        /// Numbers of the fields of `GraphProto`.
         const NODE: u32 = 1;
         const INITIALIZER: u32 = 5;
         const INPUT: u32 = 11;
@@ -229,10 +227,18 @@ impl Edits {
         for tensor in self.stored.iter().chain(self.moved.values()).filter(|tensor| needed.contains(&tensor.name)) {
             field(&mut body, INITIALIZER, &tensor.encode_to_vec());
         }
+        self.file_of(source, &body)
+    }
 
+    /// Returns the bytes of the file with another graph, and with the operator sets that new nodes need.
+    fn file_of(&self, source: &IndexedGraph<'_>, body: &[u8]) -> Result<Vec<u8>> {
+        /// Numbers of the fields of `ModelProto`.
+        const GRAPH: u32 = 7;
+        const OPSET_IMPORT: u32 = 8;
+        let bytes = source.bytes();
         let mut file = Vec::with_capacity(bytes.len() - (source.place.end - source.place.body) + body.len() + 64);
         file.extend_from_slice(bytes.get(..source.place.start).unwrap_or_default());
-        field(&mut file, GRAPH, &body);
+        field(&mut file, GRAPH, body);
         file.extend_from_slice(bytes.get(source.place.end..).unwrap_or_default());
         for domain in [MICROSOFT, DOMAIN] {
             let mut new = self.replaced.values().chain(self.following.values()).flatten();

@@ -100,6 +100,11 @@ impl Pass {
         if let Self::Operators(choice) = self { Some(choice) } else { None }
     }
 
+    /// Returns true for operators of our own whose products multiply bf16.
+    pub(crate) fn multiplies_in_bf16(self) -> bool {
+        self.operators().is_some_and(|choice| choice.operands == OperandType::Bf16)
+    }
+
     /// Returns the branch at which only the shallow layers remain.
     pub(crate) fn shallow_branch(self) -> Option<usize> {
         if let Self::Shallow(branch) = self { Some(branch) } else { None }

@@ -108,6 +108,45 @@ impl Default for SessionOptions {
     }
 }
 
+impl PartialEq for SessionOptions {
+    /// Compares what decides a session. The switch that stops its opening does not, nor does a file that it holds.
+    fn eq(&self, other: &Self) -> bool {
+        // All fields by name, so that a new one is not forgotten.
+        let Self {
+            component,
+            providers,
+            threads,
+            callers,
+            memory_pattern,
+            optimization,
+            config,
+            axes,
+            weight_files,
+            edits,
+            display_path,
+            held: _,
+            computes_in_half,
+            uses_arena,
+            frees_memory,
+            has_own_operators,
+            cancel: _,
+        } = self;
+        *component == other.component
+            && *providers == other.providers
+            && (*threads, *callers) == (other.threads, other.callers)
+            && *memory_pattern == other.memory_pattern
+            && *optimization == other.optimization
+            && *config == other.config
+            && *axes == other.axes
+            && *weight_files == other.weight_files
+            && *edits == other.edits
+            && *display_path == other.display_path
+            && *computes_in_half == other.computes_in_half
+            && (*uses_arena, *frees_memory) == (other.uses_arena, other.frees_memory)
+            && *has_own_operators == other.has_own_operators
+    }
+}
+
 /// Returns the number of threads that ONNX Runtime uses on the CPU by default.
 pub fn cpu_threads() -> usize {
     limited_threads().unwrap_or_else(num_cpus::get_physical)
@@ -163,6 +202,16 @@ mod tests {
         assert_eq!(threads(Some(8), 1), Some(8));
         assert_eq!(threads(None, 1), None);
         assert!(threads(None, 2).is_some_and(|n| n >= 1));
+    }
+
+    #[test]
+    fn options_are_equal_if_they_open_the_same_session() {
+        let options = || SessionOptions { component: "unet".into(), ..SessionOptions::default() };
+        let cancelled = options();
+        cancelled.cancel.cancel();
+        assert_eq!(options(), cancelled);
+        assert_ne!(options(), SessionOptions { frees_memory: true, ..options() });
+        assert_ne!(options(), SessionOptions { axes: vec![("batch".into(), 2)], ..options() });
     }
 
     #[test]

@@ -10,6 +10,9 @@ use crate::byte_size;
 use crate::keys::{Item, Table, Value, Writer, integer, unknown_name};
 use crate::session::{PROVIDERS, find_provider};
 
+/// The provider that takes every node.
+const CPU: &str = "cpu";
+
 /// A provider's own options, under the names ONNX Runtime gives them.
 pub type Options = BTreeMap<String, String>;
 
@@ -136,7 +139,7 @@ impl Precision {
 impl Default for DeviceSpec {
     fn default() -> Self {
         Self {
-            providers: vec!["cpu".into()],
+            providers: vec![CPU.into()],
             provider_libraries: Vec::new(),
             threads: None,
             batching: Batching::default(),
@@ -160,6 +163,11 @@ impl DeviceSpec {
     /// The providers a component runs on, in order of preference.
     pub fn providers_of(&self, component: ComponentKind) -> &[String] {
         self.components.get(&component).unwrap_or(&self.providers)
+    }
+
+    /// True if a component runs on the CPU alone.
+    pub fn is_on_cpu(&self, component: ComponentKind) -> bool {
+        self.providers_of(component).iter().all(|name| name == CPU)
     }
 
     /// True if any component may run on the provider of this name.
@@ -334,7 +342,7 @@ fn providers(table: &mut Table<'_>, has_plugins: bool) -> Option<Vec<String>> {
         };
         if providers.contains(&name) {
             item.report(format!("`{name}` stands in the list twice"));
-        } else if providers.last().is_some_and(|before| before == "cpu") {
+        } else if providers.last().is_some_and(|before| before == CPU) {
             item.report(format!(
                 "`cpu` comes before `{name}` and takes every node; put cpu last, or leave `{name}` out"
             ));
@@ -349,7 +357,7 @@ fn options(table: Table<'_>, provider: &str, is_used: bool) -> Options {
     let row = find_provider(provider).ok().filter(|_| is_used);
     let mut options = Options::new();
     for (name, item) in table.any_keys() {
-        if is_used && provider == "cpu" {
+        if is_used && provider == CPU {
             item.report("the CPU takes no options of its own; `threads` and what else there is stands in [device]");
         } else if name.contains('\0') || matches!(item.value(), Value::String(text) if text.contains('\0')) {
             item.report("expected text without a NUL character, which ends it for ONNX Runtime");

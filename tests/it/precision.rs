@@ -2,7 +2,10 @@
 
 use std::path::Path;
 
+use image::RgbImage;
 use ldm_ort::kernels::InstructionSet;
+use ldm_ort::metadata::{self, Record};
+use serde_json::Value;
 
 use crate::common::{Answer, answer, ldm_ort, npy, root, runtime};
 
@@ -79,20 +82,72 @@ fn bf16_of_graphs_that_are_not_optimized_is_refused() {
     assert!(told.stderr.contains("fp16") && told.stderr.contains("float32, bf16, bfloat16, auto"), "{}", told.stderr);
 }
 
-/// Nothing in the tiny Sana is wide enough for bf16, and the record would call its float32 products that.
+/// Runs the tiny Sana, in whose denoiser nothing is wide enough for bf16, with a precision and a cache of graphs.
+fn draw_narrow(folder: &Path, precision: &str) -> Answer {
+    let mut command = ldm_ort(folder);
+    command.args(["run".as_ref(), root().join("tests/golden/families/sana/pipeline.toml").as_os_str()]);
+    command.args(["--precision", precision, "--json", "--output", precision]);
+    command.env_remove("LDM_ORT_OPTIMIZE").env("LDM_ORT_CACHE_DIR", folder.join("cache"));
+    command.env("ORT_DYLIB_PATH", runtime().path());
+    answer(command)
+}
+
+/// The first image that a run with `--json` made, and its record.
+fn image_of(folder: &Path, told: &Answer) -> (RgbImage, Record) {
+    assert_eq!(told.code, Some(0), "{}", told.stderr);
+    let told: Value = serde_json::from_str(told.stdout.lines().next().unwrap_or_default()).expect("an object");
+    let path = folder.join(told["path"].as_str().expect("a path"));
+    let record = metadata::read_record(&path).expect("a record");
+    (image::open(&path).expect("an image").to_rgb8(), record)
+}
+
+/// The record would call its float32 products bf16.
 #[test]
 fn bf16_of_a_denoiser_without_products_for_it_is_refused() {
     if !InstructionSet::best().has_bf16() {
         return;
     }
     let folder = tempfile::tempdir().expect("a folder");
-    let mut command = ldm_ort(folder.path());
-    command.args(["run".as_ref(), root().join("tests/golden/families/sana/pipeline.toml").as_os_str()]);
-    command.args(["--precision", "bf16"]);
-    command.env_remove("LDM_ORT_OPTIMIZE").env("LDM_ORT_CACHE_DIR", folder.path().join("cache"));
-    command.env("ORT_DYLIB_PATH", runtime().path());
-    let told = answer(command);
+    let told = draw_narrow(folder.path(), "bf16");
     assert_eq!(told.code, Some(2));
     assert!(told.stderr.contains("device.precision: ") && told.stderr.contains("transformer"), "{}", told.stderr);
     assert!(told.stderr.contains("few products for bf16"), "{}", told.stderr);
+}
+
+/// All of its components are, its VAE too, which could be bf16.
+#[test]
+fn auto_of_a_denoiser_without_products_for_bf16_is_float32_and_says_so() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let plain = draw_narrow(folder.path(), "float32");
+    let (image, _) = image_of(folder.path(), &plain);
+    let tried = || std::fs::read_dir(folder.path().join("cache/graphs/few-products")).into_iter().flatten().count();
+    for _ in 0..2 {
+        let auto = draw_narrow(folder.path(), "auto");
+        let (own, record) = image_of(folder.path(), &auto);
+        assert_eq!(own, image);
+        assert_eq!(record.precision, None);
+        assert!(record.arithmetic.ends_with(", optimized graphs"), "{}", record.arithmetic);
+        assert!(auto.stdout.contains("\"precision\":\"float32\""), "{}", auto.stdout);
+        assert!(!auto.stderr.contains("bf16") && !auto.stderr.contains("as exported"), "{}", auto.stderr);
+        assert_eq!(tried(), usize::from(InstructionSet::best().is_faster_in_bf16()));
+    }
+}
+
+/// The denoiser would run in float32 as it was exported.
+#[test]
+fn bf16_of_a_denoiser_that_cannot_be_cached_is_refused_and_auto_is_float32() {
+    if !InstructionSet::best().has_bf16() {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    // A file in the place of the cache's folder.
+    std::fs::create_dir(folder.path().join("cache")).expect("a folder");
+    std::fs::write(folder.path().join("cache/graphs"), "").expect("a file");
+    let told = draw(folder.path(), "bf16");
+    assert_eq!(told.code, Some(2), "{}", told.stderr);
+    assert!(told.stderr.contains("device.precision: is kept in the graph cache, and "), "{}", told.stderr);
+    let auto = draw(folder.path(), "auto");
+    assert_eq!(auto.code, Some(0), "{}", auto.stderr);
+    assert!(auto.stdout.contains("\"precision\":\"float32\"") && !auto.stderr.contains("bf16"), "{}", auto.stderr);
+    assert!(auto.stderr.contains("the graph cache in"), "{}", auto.stderr);
 }
