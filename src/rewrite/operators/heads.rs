@@ -18,12 +18,10 @@ pub fn find<'s>(site: Site<'s>, at: usize, node: &'s NodeProto, _taken: &[bool])
         is_attention(node) && [0, 1].iter().any(|&place| input(node, place) == Some(joined))
     };
     site.source.readers(joined).iter().any(reads).then_some(())?;
-    let (&[batch, rows, all], &[b, r, heads, width]) =
-        (site.lengths(joined)?.as_slice(), site.lengths(input(node, 0)?)?.as_slice())
-    else {
-        return None;
-    };
-    ((b, r, heads * width) == (batch, rows, all)).then_some(())?;
+    let lengths = site.lengths(joined)?;
+    let heads = site.lengths(input(node, 0)?)?;
+    let is_apart = heads.len() > 3 && lengths.len() == 3 && heads[..2] == lengths[..2];
+    (is_apart && Site::count(&heads) == Site::count(&lengths)).then_some(())?;
     let mut trace = Trace { site, nodes: vec![at], name: input(node, 0)?, order: HeadOrder::RowsFirst };
     let (rotary, sequences) = (trace.rotary(), trace.sequences()?);
     let norms = || sequences.iter().map(|sequence| sequence.norm.as_ref());

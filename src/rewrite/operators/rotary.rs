@@ -51,14 +51,15 @@ pub struct RotaryNodes<'s> {
     pub nodes: Vec<usize>,
 }
 
-/// Finds the rotary embedding that makes a tensor.
+/// Finds the rotary embedding that makes a tensor of heads, whose last axis may be divided into several.
 pub fn making<'s>(site: Site<'s>, name: &'s str, order: HeadOrder) -> Option<RotaryNodes<'s>> {
     let lengths = site.lengths(name)?;
-    let &[batch, second, third, width] = lengths.as_slice() else { return None };
+    let &[batch, second, third, ref rest @ ..] = lengths.as_slice() else { return None };
+    let width = Site::count(rest);
     if !width.is_multiple_of(2) || !site.is_float(name) {
         return None;
     }
-    let origins = origins(site, name, &lengths);
+    let origins = origins(site, name, &[batch, second, third, width]);
     origins.into_iter().find_map(|origin| {
         let before = [batch, second, third];
         let mut trace = Trace { site, origin, order, before, width, known: HashMap::new(), nodes: Vec::new() };
@@ -187,7 +188,7 @@ impl<'s> HeadValue<'s> {
                     && (cosine, sine) == ((cosines, from), (sines, from))
             })
         };
-        let is_rotary = self.lengths == [width] && (0..width).all(fits);
+        let is_rotary = self.numbers.len() == width && (0..width).all(fits);
         is_rotary.then_some(RotaryNodes { input: origin, cosines, sines, pairs, is_by_pair, nodes })
     }
 }
