@@ -4,19 +4,11 @@
 use super::instruction_set::{InstructionSet, Work, vectorized};
 use super::lane::Lane;
 use super::number::Number;
+use super::rotary_pairs::RotaryPairs;
 use super::row_norm::squares;
 use super::scratch::with_scratch;
 use super::threads::{Parts, Threads};
 use super::tile_size::LANES;
-
-/// The numbers of a head that are turned together.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum RotaryPairs {
-    /// The first and the second, the third and the fourth, and so on.
-    Adjacent,
-    /// Each of the first half with that of the second half in the same place.
-    Halves,
-}
 
 /// Rotary position embedding: a pair `(x, y)` becomes `(x · cos - y · sin, y · cos + x · sin)`.
 ///

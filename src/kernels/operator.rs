@@ -15,7 +15,6 @@
 //! their columns. `width` of an `Operand` pads the last axis with zeros.
 
 use super::functions::Activation;
-use super::head_norm::RotaryPairs;
 
 /// The operators' domain.
 pub const DOMAIN: &str = "ldm_ort";
@@ -87,20 +86,5 @@ impl Activation {
     /// The activation of this name.
     pub fn from_name(name: &str) -> Option<Self> {
         [Self::Identity, Self::Silu, Self::Gelu, Self::GeluTanh, Self::QuickGelu].into_iter().find(|a| a.name() == name)
-    }
-}
-
-impl RotaryPairs {
-    /// Its name in an attribute.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Adjacent => "adjacent",
-            Self::Halves => "halves",
-        }
-    }
-
-    /// The pairs of this name.
-    pub fn from_name(name: &str) -> Option<Self> {
-        [Self::Adjacent, Self::Halves].into_iter().find(|pairs| pairs.name() == name)
     }
 }
