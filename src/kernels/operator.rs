@@ -4,7 +4,8 @@
 //! |---|---|---|---|
 //! | `Product` | left `[batch, …, depth]`, packed weights, bias, added `[batch, columns]`, gate `[batch, columns]`, residual | `columns`, `kernel`, `stride`, `offset`, `upsample`, `tile`, `activation`, `gated` | `[batch, …, columns]` |
 //! | `GroupNorm` | image, image or nothing, scale, shift | `groups`, `epsilon`, `activation`, `border` | the image |
-//! | `RowNorm` | rows `[batch, …, width]`, scale, shift | `epsilon`, `centers`, `adds_one` | as the rows |
+//! | `RowNorm` | rows `[batch, …, width]`, scale, shift | `epsilon`, `centers` | as the rows |
+//! | `HeadNorm` | rows `[batch, rows, heads, width]`, more rows or nothing, the scale of each, cosines, sines | `normalizes`, `epsilon`, `pairs`, `by_pair` | `[batch, rows of both, heads · width]` |
 //! | `Attention` | queries, keys, values `[batch, rows, heads · width]` | `heads`, `scale` | as the queries |
 //! | `Operand` | rows or an image | `border`, `width` | the same in the operands' type |
 //!
@@ -38,7 +39,7 @@ impl OperandType {
 }
 
 /// An operator.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum OwnOperator {
     /// A matrix product or a convolution.
     Product,
@@ -46,6 +47,8 @@ pub enum OwnOperator {
     GroupNorm,
     /// Normalization of rows.
     RowNorm,
+    /// Normalization of heads and rotary embedding.
+    HeadNorm,
     /// Attention.
     Attention,
     /// Rounding to the operands' type.
@@ -60,6 +63,7 @@ impl OwnOperator {
             Self::Product => "Product",
             Self::GroupNorm => "GroupNorm",
             Self::RowNorm => "RowNorm",
+            Self::HeadNorm => "HeadNorm",
             Self::Attention => "Attention",
             Self::Operand => "Operand",
         };

@@ -84,6 +84,14 @@ impl Lane for Array {
     }
 
     #[inline(always)]
+    fn pairs_swapped(mut self) -> Self {
+        for pair in self.0.as_chunks_mut::<2>().0 {
+            *pair = [pair[1], pair[0]];
+        }
+        self
+    }
+
+    #[inline(always)]
     fn larger(self, other: Self) -> Self {
         self.each(other, |own, other| if other > own { other } else { own })
     }

@@ -49,6 +49,9 @@ pub trait Lane: Copy {
     /// `self + other · factor`, rounded once.
     fn plus_times(self, other: Self, factor: Self) -> Self;
 
+    /// The numbers with those of each pair side by side exchanged.
+    fn pairs_swapped(self) -> Self;
+
     /// The larger of two numbers; `self` if one of them is NaN.
     fn larger(self, other: Self) -> Self;
 

@@ -5,9 +5,9 @@ use std::arch::x86_64::{
     _mm256_storeu_si256, _mm512_abs_ps, _mm512_add_epi32, _mm512_add_ps, _mm512_and_si512, _mm512_castps_si512,
     _mm512_castsi512_ps, _mm512_cmp_ps_mask, _mm512_cvtepi32_epi16, _mm512_cvtepu16_epi32, _mm512_fmadd_ps,
     _mm512_fmsub_ps, _mm512_fnmadd_ps, _mm512_loadu_ps, _mm512_mask_mov_ps, _mm512_mask_or_epi32,
-    _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps, _mm512_max_ps, _mm512_min_ps, _mm512_mul_ps, _mm512_rcp14_ps,
-    _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps, _mm512_slli_epi32, _mm512_srli_epi32, _mm512_storeu_ps,
-    _mm512_storeu_si512, _mm512_sub_ps, _mm512_ternarylogic_epi32,
+    _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps, _mm512_max_ps, _mm512_min_ps, _mm512_mul_ps, _mm512_permute_ps,
+    _mm512_rcp14_ps, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps, _mm512_slli_epi32, _mm512_srli_epi32,
+    _mm512_storeu_ps, _mm512_storeu_si512, _mm512_sub_ps, _mm512_ternarylogic_epi32,
 };
 
 use super::Lane;
@@ -205,6 +205,13 @@ impl Lane for Zmm {
     #[inline(always)]
     fn plus_times(self, other: Self, factor: Self) -> Self {
         Self(unsafe { _mm512_fmadd_ps(other.0, factor.0, self.0) })
+    }
+
+    #[inline(always)]
+    fn pairs_swapped(self) -> Self {
+        // The second number of a pair first.
+        const ORDER: i32 = 0b10_11_00_01;
+        Self(unsafe { _mm512_permute_ps::<ORDER>(self.0) })
     }
 
     #[inline(always)]

@@ -37,6 +37,7 @@ impl<E: Number> Work for All<'_, E> {
             own.times(other),
             own.plus_times(other, L::all(0.3)),
             own.larger(other),
+            own.pairs_swapped(),
             L::zero(),
         ] {
             out.extend(made.values());

@@ -7,6 +7,7 @@ use super::*;
 mod attention;
 mod filtering;
 mod lanes;
+mod rows;
 
 /// Numbers between -1 and 1.
 fn numbers(count: usize, seed: u64) -> Vec<f32> {
@@ -262,36 +263,6 @@ fn group_norms() {
         let images = [(&first16[..], 12), (&second16[..], 8)];
         let norm = GroupNorm { images, batch, height, width, groups, epsilon, scale, shift, activation, has_border };
         everywhere::<bf16>("group norm", 1e-5, &wanted, |set, threads, out| norm.run(set, threads, out));
-    }
-}
-
-#[test]
-fn row_norms() {
-    let (images, rows, width) = (2, 19, 77);
-    let values = numbers(images * rows * width, 1);
-    let (scale, shift) = (numbers(images * width, 2), numbers(width, 3));
-    for centers in [false, true] {
-        let mut wanted = Vec::new();
-        for (number, row) in values.chunks(width).enumerate() {
-            let wide = || row.iter().map(|x| f64::from(*x));
-            let mean = if centers { wide().sum::<f64>() / width as f64 } else { 0.0 };
-            let variance = wide().map(|x| (x - mean).powi(2)).sum::<f64>() / width as f64;
-            wanted.extend(wide().enumerate().map(|(at, x)| {
-                let factor = 1.0 + f64::from(scale[number / rows * width + at]);
-                (x - mean) / (variance + 1e-6).sqrt() * factor + f64::from(shift[at])
-            }));
-        }
-        let norm = RowNorm {
-            rows: &values,
-            width,
-            rows_per_image: rows,
-            epsilon: 1e-6,
-            centers,
-            scale: Some(&scale),
-            shift: Some(&shift),
-            adds_one: true,
-        };
-        everywhere::<f32>("row norm", 2e-6, &wanted, |set, threads, out| norm.run(set, threads, out));
     }
 }
 

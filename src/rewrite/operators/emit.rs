@@ -1,15 +1,17 @@
 //! Writes the graph with its operators.
 
+mod wants;
+
 use std::collections::{BTreeSet, HashMap};
 
-use super::forms::{MadeTensor, TensorForm, TensorForms, own_node, padded};
-use super::fused::{Fused, FusedAttention, FusedGroupNorm, FusedNodes, FusedProduct, FusedRowNorm};
+use super::forms::{MadeTensor, TensorForm, TensorForms, own_node};
+use super::fused::{Fused, FusedAttention, FusedGroupNorm, FusedHeadNorm, FusedNodes, FusedProduct, FusedRowNorm};
 use super::layout::{Layouts, is_by_channel};
 use super::site::Site;
 use super::weights::{PackedWeights, WeightWriter, column};
 use crate::bundle::proto::NodeProto;
 use crate::error::Result;
-use crate::kernels::{Filtering, OperandType, OwnOperator};
+use crate::kernels::{OperandType, OwnOperator};
 use crate::rewrite::edits::{float, int, node, text};
 use crate::rewrite::indexed_graph::{input, int as int_of, is, output};
 use crate::rewrite::pass::OperatorChoice;
@@ -48,7 +50,7 @@ impl<'s, 'w, 'p> Emitter<'s, 'w, 'p> {
         let makes_image = |group: &&FusedNodes<'_>| match &group.fused {
             Fused::Product(product) => product.is_image,
             Fused::GroupNorm(_) => true,
-            Fused::RowNorm(_) | Fused::Attention(_) => false,
+            Fused::RowNorm(_) | Fused::HeadNorm(_) | Fused::Attention(_) => false,
         };
         let made = groups.iter().filter(makes_image).map(|group| (group.last(), group.output)).collect();
         let layouts = Layouts::find(site, &|at| group_of.contains_key(&at), &made);
@@ -69,6 +71,10 @@ impl<'s, 'w, 'p> Emitter<'s, 'w, 'p> {
             } else if output(node).is_none_or(|name| !self.forms.layouts.aliases.contains_key(name))
                 && !self.forms.layouts.between.contains_key(&at)
             {
+                if let Some(form) = self.moved(at) {
+                    self.move_operand(at, node, form);
+                    continue;
+                }
                 for name in crate::rewrite::indexed_graph::reads(node) {
                     self.forms.form(&name, TensorForm::Plain);
                 }
@@ -86,101 +92,6 @@ impl<'s, 'w, 'p> Emitter<'s, 'w, 'p> {
             }
         }
         Ok((self.forms.edits.write(source)?, self.forms.stored_lengths))
-    }
-
-    /// The form that all readers of a tensor want, if that is an operand.
-    fn wanted(&self, name: &str) -> Option<TensorForm> {
-        let source = self.site.source;
-        let mut wanted: Vec<Option<TensorForm>> = Vec::new();
-        if !source.is_inner(name) {
-            return None;
-        }
-        for &reader in source.readers(name) {
-            if let Some(&number) = self.group_of.get(&reader) {
-                wanted.extend(self.wants(&self.groups[number], name));
-                continue;
-            }
-            if let Some(numbers) = self.folds.get(&reader) {
-                let of_groups = numbers.iter().flat_map(|&number| self.wants(&self.groups[number], name));
-                wanted.extend(of_groups);
-                // Something else reads the joined axes as well.
-                let made = output(&source.nodes[reader]).unwrap_or_default();
-                wanted.extend((source.readers(made).len() != numbers.len()).then_some(None));
-                continue;
-            }
-            let through =
-                self.forms.layouts.between.get(&reader).copied().or_else(|| {
-                    output(&source.nodes[reader]).filter(|made| self.forms.layouts.aliases.contains_key(made))
-                });
-            wanted.push(through.and_then(|made| match self.wanted(made)? {
-                TensorForm::Operand { is_image, operands, has_border: false, is_padded } => {
-                    Some(TensorForm::Operand { is_image: !is_image, operands, has_border: false, is_padded })
-                }
-                _ => None,
-            }));
-        }
-        let first = wanted.first().copied().flatten()?;
-        // Without a border, a float32 operand is the tensor itself.
-        let is_itself = matches!(first, TensorForm::Operand { operands: OperandType::Float32, has_border: false, .. });
-        (!is_itself && wanted.iter().all(|form| *form == Some(first))).then_some(first)
-    }
-
-    /// The forms in which a group reads a tensor; `None` is float32.
-    fn wants(&self, group: &FusedNodes<'_>, name: &str) -> Vec<Option<TensorForm>> {
-        match &group.fused {
-            Fused::Product(product) => {
-                let mut wants = Vec::new();
-                if product.input == name {
-                    wants.push(Some(self.operand_of(product)));
-                }
-                let others = [product.added, product.gate, product.residual];
-                wants.extend(others.into_iter().flatten().filter(|other| *other == name).map(|_| None));
-                wants
-            }
-            Fused::Attention(_) => vec![Some(self.attention_operand())],
-            Fused::GroupNorm(_) => vec![self.is_rounded_for_norm(name).then(|| self.rounded_image())],
-            Fused::RowNorm(_) => vec![None],
-        }
-    }
-
-    /// An image in the operands' type.
-    fn rounded_image(&self) -> TensorForm {
-        TensorForm::Operand { is_image: true, operands: self.choice.operands, has_border: false, is_padded: false }
-    }
-
-    /// True for an image that may be rounded although it is normalized next: the result of a product that is not added to
-    /// anything, so that its rounding is in the numbers of one block only.
-    fn is_rounded_for_norm(&self, name: &str) -> bool {
-        let maker = self.site.source.maker_index(name).and_then(|at| self.group_of.get(&at));
-        match maker.map(|&number| &self.groups[number].fused) {
-            Some(Fused::Product(product)) => {
-                product.residual.is_none() && product.is_image && product.operands(self.choice) == OperandType::Bf16
-            }
-            _ => false,
-        }
-    }
-
-    /// The tiles of a convolution.
-    fn filtering_of(&self, product: &FusedProduct<'_>) -> Option<Filtering> {
-        let lengths = self.site.lengths(product.input)?;
-        let sides: usize = lengths.get(2..)?.iter().product();
-        let pixels = lengths.first()? * sides * if product.upsamples { 4 } else { 1 };
-        let is_plain = product.kernel == 3 && product.stride == 1;
-        let chosen = self.choice.filtering_of(product.columns, product.depth, pixels, product.upsamples);
-        chosen.filter(|_| is_plain)
-    }
-
-    fn operand_of(&self, product: &FusedProduct<'_>) -> TensorForm {
-        TensorForm::Operand {
-            is_image: product.is_image,
-            operands: product.operands(self.choice),
-            has_border: product.kernel == 3,
-            is_padded: padded(product.operands(self.choice), product.depth) != product.depth,
-        }
-    }
-
-    fn attention_operand(&self) -> TensorForm {
-        TensorForm::Operand { is_image: false, operands: self.choice.operands, has_border: false, is_padded: false }
     }
 
     /// Emits a group's operator in the place of its last node.
@@ -215,7 +126,11 @@ impl<'s, 'w, 'p> Emitter<'s, 'w, 'p> {
             Fused::RowNorm(norm) => {
                 let form = wanted.filter(|form| fits(*form)).unwrap_or(plain);
                 let results = operands_in(form);
-                (form, self.row_norm(&norm, results))
+                (form, self.row_norm(&norm, results, at))
+            }
+            Fused::HeadNorm(norm) => {
+                let form = wanted.filter(|form| fits(*form)).unwrap_or(plain);
+                (form, self.head_norm(&norm, operands_in(form)))
             }
         };
         let made = if form == TensorForm::Plain { group.output.to_owned() } else { self.forms.name() };
@@ -309,11 +224,63 @@ impl<'s, 'w, 'p> Emitter<'s, 'w, 'p> {
         own_node(OwnOperator::GroupNorm, operands, results, &[&image, "", norm.scale, norm.shift], "", attributes)
     }
 
-    fn row_norm(&mut self, norm: &FusedRowNorm<'s>, results: OperandType) -> NodeProto {
+    fn row_norm(&mut self, norm: &FusedRowNorm<'s>, results: OperandType, at: usize) -> NodeProto {
         let rows = self.forms.form(norm.input, TensorForm::Plain);
-        let attributes = vec![float("epsilon", norm.epsilon), int("centers", 1), int("adds_one", 0)];
-        let inputs = [rows.as_str(), norm.scale.unwrap_or(""), norm.shift.unwrap_or("")];
-        own_node(OwnOperator::RowNorm, results, results, &inputs, "", attributes)
+        let scale = match (norm.scale, norm.modulation) {
+            (Some(scale), Some(modulation)) => {
+                // Before the node that is replaced, and so before the operator.
+                let both = self.forms.name();
+                let modulation = self.forms.form(modulation, TensorForm::Plain);
+                self.forms.follow(at.checked_sub(1), node("Mul", &[&modulation, scale], &both, Vec::new()));
+                both
+            }
+            (scale, modulation) => self.plain(scale.or(modulation)),
+        };
+        let shift = self.plain(norm.shift);
+        let attributes = vec![float("epsilon", norm.epsilon), int("centers", i64::from(norm.centers))];
+        own_node(OwnOperator::RowNorm, results, results, &[&rows, &scale, &shift], "", attributes)
+    }
+
+    /// A tensor as it is in the graph, or nothing.
+    fn plain(&mut self, name: Option<&str>) -> String {
+        name.map(|name| self.forms.form(name, TensorForm::Plain)).unwrap_or_default()
+    }
+
+    fn head_norm(&mut self, norm: &FusedHeadNorm<'s>, results: OperandType) -> NodeProto {
+        let second = norm.sequences.get(1);
+        let first = norm.sequences.first();
+        let of = [
+            first.map(|sequence| sequence.rows),
+            second.map(|sequence| sequence.rows),
+            first.and_then(|sequence| sequence.scale),
+            second.and_then(|sequence| sequence.scale),
+            norm.rotary.map(|rotary| rotary.cosines),
+            norm.rotary.map(|rotary| rotary.sines),
+        ];
+        let inputs = of.map(|name| self.plain(name));
+        let attributes = vec![
+            int("normalizes", i64::from(norm.epsilon.is_some())),
+            float("epsilon", norm.epsilon.unwrap_or_default()),
+            text("pairs", norm.rotary.map_or("", |rotary| rotary.pairs.name())),
+            int("by_pair", i64::from(norm.rotary.is_some_and(|rotary| rotary.is_by_pair))),
+        ];
+        own_node(OwnOperator::HeadNorm, results, results, &inputs.each_ref().map(String::as_str), "", attributes)
+    }
+
+    /// Emits a node that moves numbers, on operands.
+    fn move_operand(&mut self, at: usize, node: &NodeProto, form: TensorForm) {
+        let Some(made) = output(node) else { return };
+        let is_list = |place: usize| place > 0 && !is(node, "Concat");
+        let input = (0..node.input.len())
+            .map(|place| {
+                let form = if is_list(place) { TensorForm::Plain } else { form };
+                input(node, place).map(|name| self.forms.form(name, form)).unwrap_or_default()
+            })
+            .collect();
+        let name = self.forms.name();
+        let new = NodeProto { input, output: vec![name.clone()], ..node.clone() };
+        self.forms.edits.replace(at, vec![new]);
+        self.forms.insert(made, MadeTensor { form, name, at: Some(at) });
     }
 
     /// Emits a node on images with their channels last.

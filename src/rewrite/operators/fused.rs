@@ -1,6 +1,6 @@
 //! Nodes of a graph that one operator replaces.
 
-use crate::kernels::{Activation, OperandType};
+use crate::kernels::{Activation, OperandType, OwnOperator, RotaryPairs};
 use crate::rewrite::pass::OperatorChoice;
 
 /// Some nodes that become one operator.
@@ -23,6 +23,8 @@ pub enum Fused<'s> {
     GroupNorm(FusedGroupNorm<'s>),
     /// Normalization of rows.
     RowNorm(FusedRowNorm<'s>),
+    /// Normalization of heads and rotary embedding.
+    HeadNorm(FusedHeadNorm<'s>),
     /// Attention.
     Attention(FusedAttention<'s>),
 }
@@ -99,10 +101,47 @@ pub struct FusedRowNorm<'s> {
     pub input: &'s str,
     /// Added to the variance.
     pub epsilon: f32,
+    /// True if the mean is subtracted.
+    pub centers: bool,
     /// The stored factors.
     pub scale: Option<&'s str>,
-    /// The stored offsets.
+    /// Factors after those, computed for all images or for each.
+    pub modulation: Option<&'s str>,
+    /// The offsets, stored, or computed for all images or for each.
     pub shift: Option<&'s str>,
+}
+
+/// Normalization of heads and rotary embedding, in the words of the operator `HeadNorm`.
+#[derive(Debug, Clone)]
+pub struct FusedHeadNorm<'s> {
+    /// One or two sequences, of which the second follows the first.
+    pub sequences: Vec<FusedHeadRows<'s>>,
+    /// Added to the mean of squares; `None` if heads are not normalized.
+    pub epsilon: Option<f32>,
+    /// The rotary embedding.
+    pub rotary: Option<FusedRotary<'s>>,
+}
+
+/// A sequence, `[batch, rows, heads, width]`.
+#[derive(Debug, Clone, Copy)]
+pub struct FusedHeadRows<'s> {
+    /// The rows.
+    pub rows: &'s str,
+    /// The stored factors of a head.
+    pub scale: Option<&'s str>,
+}
+
+/// A rotary embedding.
+#[derive(Debug, Clone, Copy)]
+pub struct FusedRotary<'s> {
+    /// The cosines of each row.
+    pub cosines: &'s str,
+    /// The sines of each row.
+    pub sines: &'s str,
+    /// The pairs.
+    pub pairs: RotaryPairs,
+    /// True if there is one cosine a pair.
+    pub is_by_pair: bool,
 }
 
 /// Attention, in the words of the operator `Attention`.
@@ -114,6 +153,19 @@ pub struct FusedAttention<'s> {
     pub heads: usize,
     /// The factor of the scores.
     pub scale: f32,
+}
+
+impl Fused<'_> {
+    /// The operator's kind.
+    pub fn operator(&self) -> OwnOperator {
+        match self {
+            Self::Product(_) => OwnOperator::Product,
+            Self::GroupNorm(_) => OwnOperator::GroupNorm,
+            Self::RowNorm(_) => OwnOperator::RowNorm,
+            Self::HeadNorm(_) => OwnOperator::HeadNorm,
+            Self::Attention(_) => OwnOperator::Attention,
+        }
+    }
 }
 
 impl FusedNodes<'_> {

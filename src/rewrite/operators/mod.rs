@@ -8,12 +8,16 @@ mod activation;
 mod emit;
 mod forms;
 mod fused;
+mod heads;
 mod layout;
 mod norm;
 mod product;
+mod rms;
+mod rotary;
 mod site;
 mod weights;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use emit::Emitter;
@@ -28,6 +32,7 @@ use super::pass::OperatorChoice;
 use crate::bundle::GraphFile;
 use crate::bundle::proto::ValueInfoProto;
 use crate::error::{Error, Result};
+use crate::kernels::OwnOperator;
 
 /// A graph with operators of our own.
 #[derive(Debug, Clone, PartialEq)]
@@ -36,6 +41,8 @@ pub struct WithOperators {
     pub bytes: Vec<u8>,
     /// Multiplications that are in our operators, and all.
     pub coverage: Coverage,
+    /// The places at which each operator is found.
+    pub places: BTreeMap<OwnOperator, usize>,
 }
 
 /// The multiplications of a graph, infinitely many where the shapes of some are not known.
@@ -75,6 +82,10 @@ pub fn with_operators(graph: &GraphFile, choice: OperatorChoice, weights: &Path)
         return Ok(None);
     }
     let coverage = coverage(site, &groups, choice);
+    let mut places = BTreeMap::new();
+    for group in &groups {
+        *places.entry(group.fused.operator()).or_default() += 1;
+    }
     let mut writer = WeightWriter::create(weights)?;
     let (bytes, lengths) = Emitter::new(site, groups, choice, &mut writer).run()?;
     writer.finish()?;
@@ -82,7 +93,7 @@ pub fn with_operators(graph: &GraphFile, choice: OperatorChoice, weights: &Path)
         std::fs::remove_file(weights).map_err(|e| Error::io(weights, "removing", e))?;
         return Ok(None);
     }
-    Ok(Some(WithOperators { bytes, coverage }))
+    Ok(Some(WithOperators { bytes, coverage, places }))
 }
 
 /// The length that stands for a free number of tokens: one that no other axis has.
@@ -105,7 +116,7 @@ fn free_tokens(source: &IndexedGraph<'_>) -> Vec<(String, usize)> {
 fn groups<'s>(site: Site<'s>) -> Vec<FusedNodes<'s>> {
     let mut taken = vec![false; site.source.nodes.len()];
     let mut groups = Vec::new();
-    for find in [norm::find, product::find] {
+    for find in [heads::find, norm::find, product::find] {
         for (at, node) in site.source.nodes.iter().enumerate() {
             if taken[at] {
                 continue;

@@ -2,21 +2,23 @@
 
 use super::activation;
 use super::fused::{Fused, FusedAttention, FusedGroupNorm, FusedNodes, FusedRowNorm};
+use super::rms::{self, RmsNorm};
 use super::site::Site;
 use crate::bundle::proto::NodeProto;
 use crate::kernels::Activation;
 use crate::rewrite::edits::MICROSOFT;
 use crate::rewrite::indexed_graph::{attribute, input, int, is, output};
-use crate::rewrite::numbers::Values;
 
 /// Finds the normalization or attention that a node is the core of.
-pub fn find<'s>(site: Site<'s>, at: usize, node: &'s NodeProto, _taken: &[bool]) -> Option<FusedNodes<'s>> {
+pub fn find<'s>(site: Site<'s>, at: usize, node: &'s NodeProto, taken: &[bool]) -> Option<FusedNodes<'s>> {
     match node.op_type.as_str() {
         "InstanceNormalization" if is(node, "InstanceNormalization") => by_instance(site, at, node),
         "GroupNormalization" if is(node, "GroupNormalization") => by_group(site, at, node),
-        "LayerNormalization" if is(node, "LayerNormalization") => by_row(site, at, node),
+        "LayerNormalization" => by_row(site, node).map(|(norm, made)| modulated(site, norm, vec![at], made, taken)),
+        "Mul" if is(node, "Mul") => again(site, at, node, taken),
         "MultiHeadAttention" if node.domain == MICROSOFT => attention(site, at, node),
-        _ => None,
+        _ => rms::find(site, at, node)
+            .map(|norm| modulated(site, by_root(&norm), norm.nodes.clone(), norm.output, taken)),
     }
 }
 
@@ -28,13 +30,7 @@ fn by_instance<'s>(site: Site<'s>, at: usize, node: &'s NodeProto) -> Option<Fus
     let image = input(fold, 0).filter(|_| is(fold, "Reshape"))?;
     let lengths = site.lengths(image).filter(|lengths| lengths.len() == 4)?;
     let groups = site.lengths(folded).filter(|folded| folded[0] == lengths[0])?[1];
-    let is_all = |name: &str, value: f32| {
-        site.source.numbers(name, 1 << 16).is_some_and(|numbers| match numbers.values {
-            Values::Real(values) => values.iter().all(|v| *v == value),
-            Values::Whole(_) => false,
-        })
-    };
-    let is_plain = is_all(input(node, 1)?, 1.0) && is_all(input(node, 2)?, 0.0);
+    let is_plain = site.is_all(input(node, 1)?, 1.0) && site.is_all(input(node, 2)?, 0.0);
     let (unfold_at, unfold) = site.only_reader(output(node)?).filter(|(_, node)| is(node, "Reshape"))?;
     site.only_reader(folded)?;
     let mut made = output(unfold)?;
@@ -89,8 +85,9 @@ fn activated<'s>(
     FusedNodes { fused: Fused::GroupNorm(norm), nodes, output: made }
 }
 
-fn by_row<'s>(site: Site<'s>, at: usize, node: &'s NodeProto) -> Option<FusedNodes<'s>> {
-    let rows = input(node, 0)?;
+/// Normalization of rows by an operator of its own, and its result.
+fn by_row<'s>(site: Site<'s>, node: &'s NodeProto) -> Option<(FusedRowNorm<'s>, &'s str)> {
+    let rows = input(node, 0).filter(|_| is(node, "LayerNormalization"))?;
     let lengths = site.lengths(rows)?;
     let width = *lengths.last()?;
     let is_last = int(node, "axis").is_none_or(|axis| axis == -1 || axis == lengths.len() as i64 - 1);
@@ -99,12 +96,83 @@ fn by_row<'s>(site: Site<'s>, at: usize, node: &'s NodeProto) -> Option<FusedNod
     if !is_last || !fits(scale) || !fits(shift) || !site.is_float(rows) {
         return None;
     }
-    let norm = FusedRowNorm { input: rows, epsilon: epsilon(node), scale, shift };
-    Some(FusedNodes {
-        fused: Fused::RowNorm(norm),
-        nodes: vec![at],
-        output: node.output.first().filter(|_| node.output.iter().skip(1).all(|name| name.is_empty()))?,
-    })
+    let norm = FusedRowNorm {
+        input: rows,
+        epsilon: epsilon(node),
+        centers: true,
+        scale: scale.filter(|name| !site.is_all(name, 1.0)),
+        modulation: None,
+        shift: shift.filter(|name| !site.is_all(name, 0.0)),
+    };
+    let made = node.output.first().filter(|_| node.output.iter().skip(1).all(|name| name.is_empty()))?;
+    Some((norm, made))
+}
+
+fn by_root<'s>(rms: &RmsNorm<'s>) -> FusedRowNorm<'s> {
+    let RmsNorm { input, epsilon, scale, .. } = *rms;
+    FusedRowNorm { input, epsilon, centers: false, scale, modulation: None, shift: None }
+}
+
+/// The first node of adaptive normalization that follows one that other nodes read as well. It is computed anew for each: that
+/// takes less than the modulation by itself, which reads and writes as much.
+fn again<'s>(site: Site<'s>, at: usize, node: &'s NodeProto, taken: &[bool]) -> Option<FusedNodes<'s>> {
+    let of = |place: usize| {
+        let name = input(node, place).filter(|name| site.source.readers(name).len() > 1)?;
+        let own = by_row(site, site.source.maker(name)?).filter(|(_, made)| *made == name);
+        let norm = own.map(|(norm, _)| norm).or_else(|| rms::making(site, name).map(|rms| by_root(&rms)))?;
+        let (factors, made) = row_beside(site, &norm, name, at)?;
+        let modulated = FusedRowNorm { modulation: Some(factors), ..norm };
+        norm.shift.is_none().then(|| with_offsets(site, modulated, vec![at], made, taken))
+    };
+    (0..2).find_map(of)
+}
+
+/// Takes the factors and offsets of adaptive normalization, which follow it.
+fn modulated<'s>(
+    site: Site<'s>,
+    mut norm: FusedRowNorm<'s>,
+    mut nodes: Vec<usize>,
+    mut made: &'s str,
+    taken: &[bool],
+) -> FusedNodes<'s> {
+    if norm.shift.is_none()
+        && let Some((at, _)) = site.other_operand(made, "Mul").filter(|(at, _)| !taken[*at])
+        && let Some((factors, after)) = row_beside(site, &norm, made, at)
+    {
+        norm.modulation = Some(factors);
+        nodes.push(at);
+        made = after;
+    }
+    with_offsets(site, norm, nodes, made, taken)
+}
+
+fn with_offsets<'s>(
+    site: Site<'s>,
+    mut norm: FusedRowNorm<'s>,
+    mut nodes: Vec<usize>,
+    mut made: &'s str,
+    taken: &[bool],
+) -> FusedNodes<'s> {
+    if norm.shift.is_none()
+        && let Some((at, _)) = site.other_operand(made, "Add").filter(|(at, _)| !taken[*at])
+        && let Some((offsets, after)) = row_beside(site, &norm, made, at)
+    {
+        norm.shift = Some(offsets);
+        nodes.push(at);
+        made = after;
+    }
+    nodes.sort_unstable();
+    FusedNodes { fused: Fused::RowNorm(norm), nodes, output: made }
+}
+
+/// The row that a node adds to a normalized tensor or multiplies it by, for all images or for each, and the result.
+fn row_beside<'s>(site: Site<'s>, norm: &FusedRowNorm<'s>, made: &str, at: usize) -> Option<(&'s str, &'s str)> {
+    let node = site.source.nodes.get(at)?;
+    let lengths = site.lengths(norm.input)?;
+    let batch = if lengths.len() > 2 { lengths[0] } else { 1 };
+    let other = if input(node, 0)? == made { input(node, 1)? } else { input(node, 0)? };
+    let is_row = other != made && site.is_row_by_image(other, batch, lengths.len(), *lengths.last()?);
+    is_row.then_some((other, output(node)?))
 }
 
 fn attention<'s>(site: Site<'s>, at: usize, node: &'s NodeProto) -> Option<FusedNodes<'s>> {

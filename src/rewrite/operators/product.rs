@@ -192,10 +192,8 @@ impl<'s> Walk<'s, '_> {
 
     /// The other operand of the only reader, if that is a sum or a product of two tensors.
     fn other(&self, operator: &str) -> Option<(usize, &'s str, &'s str)> {
-        let (at, node) = self.reader().filter(|(_, node)| is(node, operator))?;
-        let (a, b) = (input(node, 0)?, input(node, 1)?);
-        let other = if a == self.output { b } else { a };
-        (other != self.output).then_some((at, other, output(node)?))
+        let (at, other) = self.site.other_operand(self.output, operator).filter(|(at, _)| !self.taken[*at])?;
+        Some((at, other, output(&self.site.source.nodes[at])?))
     }
 
     fn take(&mut self, at: usize, made: &'s str) {

@@ -2,7 +2,8 @@
 
 use crate::bundle::proto::NodeProto;
 use crate::rewrite::facts::TensorFacts;
-use crate::rewrite::indexed_graph::IndexedGraph;
+use crate::rewrite::indexed_graph::{IndexedGraph, input, is};
+use crate::rewrite::numbers::Values;
 use crate::tensor::DType;
 
 /// A graph and what is known about its tensors.
@@ -40,6 +41,33 @@ impl<'s> Site<'s> {
     /// Returns the only reader of a tensor, and its index.
     pub fn only_reader(self, name: &str) -> Option<(usize, &'s NodeProto)> {
         self.source.only_reader(name)
+    }
+
+    /// Returns the only reader of a tensor and its other operand, if that reader is this operator of two tensors.
+    pub fn other_operand(self, name: &str, operator: &str) -> Option<(usize, &'s str)> {
+        let (at, node) = self.only_reader(name).filter(|(_, node)| is(node, operator))?;
+        let (a, b) = (input(node, 0)?, input(node, 1)?);
+        let other = if a == name { b } else { a };
+        (other != name).then_some((at, other))
+    }
+
+    /// Returns true for a float32 row of `width` numbers, for all of `batch` images or for each, that is broadcast to a tensor
+    /// of `rank` axes.
+    pub fn is_row_by_image(self, name: &str, batch: usize, rank: usize, width: usize) -> bool {
+        let Some(lengths) = self.lengths(name).filter(|lengths| lengths.len() <= rank) else { return false };
+        let Some((last, before)) = lengths.split_last() else { return false };
+        let is_by_image = lengths.len() == rank && before.first() == Some(&batch);
+        let ones = if is_by_image { &before[1..] } else { before };
+        *last == width && ones.iter().all(|length| *length == 1) && self.is_float(name)
+    }
+
+    /// Returns true if all numbers of a stored tensor are this one.
+    pub fn is_all(self, name: &str, value: f32) -> bool {
+        const MOST: usize = 1 << 16;
+        self.source.numbers(name, MOST).is_some_and(|numbers| match numbers.values {
+            Values::Real(values) => values.iter().all(|v| *v == value),
+            Values::Whole(_) => false,
+        })
     }
 
     /// Returns the product of lengths.

@@ -2,6 +2,7 @@
 
 mod attention;
 mod call;
+mod head_norm;
 mod norm;
 mod operand;
 mod product;
@@ -14,6 +15,7 @@ use ort::operator::{ComputeContext, Kernel, KernelContext, Operator, OperatorDom
 use crate::kernels::DOMAIN;
 use attention::AttentionKernel;
 use call::{Call, Compute, Stored};
+use head_norm::HeadNormKernel;
 use norm::{GroupNormKernel, RowNormKernel};
 use operand::OperandKernel;
 use product::ProductKernel;
@@ -32,6 +34,7 @@ fn add<E: Stored, O: Stored>(domain: OperatorDomain, threads: usize) -> ort::Res
         .add(Own::<ProductKernel, E, O>::new(threads))?
         .add(Own::<GroupNormKernel, E, O>::new(threads))?
         .add(Own::<RowNormKernel, E, O>::new(threads))?
+        .add(Own::<HeadNormKernel, E, O>::new(threads))?
         .add(Own::<AttentionKernel, E, O>::new(threads))?
         .add(Own::<OperandKernel, E, O>::new(threads))
 }

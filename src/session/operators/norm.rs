@@ -65,7 +65,6 @@ impl Compute for GroupNormKernel {
 pub struct RowNormKernel {
     epsilon: f32,
     centers: bool,
-    adds_one: bool,
 }
 
 impl Compute for RowNormKernel {
@@ -79,7 +78,6 @@ impl Compute for RowNormKernel {
         Ok(Self {
             epsilon: needed(node.get::<f32>("epsilon"), "the attribute epsilon")?,
             centers: whole(node, "centers", 1) != 0,
-            adds_one: whole(node, "adds_one", 0) != 0,
         })
     }
 
@@ -100,7 +98,6 @@ impl Compute for RowNormKernel {
             centers: self.centers,
             scale,
             shift,
-            adds_one: self.adds_one,
         };
         call.write::<O>(0, &lengths, |out| norm.run(InstructionSet::used(), call, out))
     }
