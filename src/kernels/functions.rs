@@ -156,8 +156,12 @@ mod tests {
             let below = -31.0 * x.abs();
             assert!((f64::from(exp2(below, &EXP2)) / f64::from(below).exp2() - 1.0).abs() < 3e-7, "exp2({below})");
             let gelu = gelu_exact(wide);
-            let bound = 2e-7 * gelu.abs() + if x.abs() < 1.0 { 0.0 } else { 1e-7 };
-            assert!((f64::from(Activation::Gelu.of(x)) - gelu).abs() <= bound, "gelu({x})");
+            let bound = 3e-7 * gelu.abs() + if x.abs() < 1.0 { 0.0 } else { 1e-7 };
+            assert!(
+                (f64::from(Activation::Gelu.of(x)) - gelu).abs() <= bound,
+                "gelu({x}): {:e}",
+                f64::from(Activation::Gelu.of(x)) - gelu
+            );
             let silu = wide / (1.0 + (-wide).exp());
             assert!((f64::from(Activation::Silu.of(x)) - silu).abs() < 3e-7 * wide.abs().max(1.0), "silu({x})");
         }
