@@ -16,7 +16,7 @@ caching methods are written here after what was published:
 
 The cases of deepcache are golden_deepcache.py's.
 
-Every picture is drawn alone. Methods see the guided prediction, and forget all where guidance begins or ends. A step
+Every image is drawn alone. Methods see the guided prediction, and forget all where guidance begins or ends. A step
 of a scheduler with two calls is decided by its first call, and the two calls are remembered apart. `likeness.json` holds PSNR and SSIM as scikit-image has them, of models/shapes/sample.png and the same
 picture with a pattern of some amplitude over it.
 """
@@ -90,7 +90,7 @@ CASES = {
     "interval-easycache": case(
         SD2V, CIRCLE, 24, 47, 4.0, "euler", ("easycache", {"threshold": 0.3}), 2, interval=[0.1, 0.6]
     ),
-    "interval-ucache": case(SD1, CIRCLE, 24, 48, 4.0, "ddim", ("ucache", {}), interval=[0.25, 0.6]),
+    "interval-ucache": case(SD1, CIRCLE, 24, 48, 4.0, "euler", ("ucache", {}), interval=[0.25, 0.6]),
     "interval-spectrum-heun": case(SD1, CIRCLE, 14, 49, 3.0, "heun", ("spectrum", {"warmup": 2}), interval=[0.2, 0.7]),
     "interval-instruct": case(
         INSTRUCT, "turn the circle blue", 6, 50, 6.0, "ddim", interval=[0.3, 0.9], size=32, image=("in.png", 1.5)
