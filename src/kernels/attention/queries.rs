@@ -47,7 +47,7 @@ pub struct Queries<'t, 'a, E, O> {
     pub out: &'t Parts<'t, O>,
 }
 
-/// Where a task computes the weights of some keys.
+/// The memory and tiles in which a task computes the weights of some keys.
 struct Weighing<'w, L, E, const PANELS: usize> {
     tiles: TileUnit,
     softmax: [Softmax<L>; PANELS],

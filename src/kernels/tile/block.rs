@@ -49,7 +49,7 @@ pub struct FetchedRows {
     pub rows: usize,
 }
 
-/// What fetches rows a few at a time.
+/// Fetches rows a few at a time.
 #[derive(Debug)]
 pub struct Fetcher<'a> {
     current: FetchedRows,

@@ -135,13 +135,8 @@ fn modulated<'s>(
     mut made: &'s str,
     taken: &[bool],
 ) -> FusedNodes<'s> {
-    if norm.shift.is_none()
-        && let Some((at, _)) = site.other_operand(made, "Mul").filter(|(at, _)| !taken[*at])
-        && let Some((factors, after)) = row_beside(site, &norm, made, at)
-    {
-        norm.modulation = Some(factors);
-        nodes.push(at);
-        made = after;
+    if norm.shift.is_none() {
+        norm.modulation = follow(site, "Mul", &norm, &mut nodes, &mut made, taken);
     }
     with_offsets(site, norm, nodes, made, taken)
 }
@@ -153,16 +148,27 @@ fn with_offsets<'s>(
     mut made: &'s str,
     taken: &[bool],
 ) -> FusedNodes<'s> {
-    if norm.shift.is_none()
-        && let Some((at, _)) = site.other_operand(made, "Add").filter(|(at, _)| !taken[*at])
-        && let Some((offsets, after)) = row_beside(site, &norm, made, at)
-    {
-        norm.shift = Some(offsets);
-        nodes.push(at);
-        made = after;
+    if norm.shift.is_none() {
+        norm.shift = follow(site, "Add", &norm, &mut nodes, &mut made, taken);
     }
     nodes.sort_unstable();
     FusedNodes { fused: Fused::RowNorm(norm), nodes, output: made }
+}
+
+/// Takes the only reader of `made`, if it is this operator with a row, and returns the row.
+fn follow<'s>(
+    site: Site<'s>,
+    operator: &str,
+    norm: &FusedRowNorm<'s>,
+    nodes: &mut Vec<usize>,
+    made: &mut &'s str,
+    taken: &[bool],
+) -> Option<&'s str> {
+    let (at, _) = site.other_operand(made, operator).filter(|(at, _)| !taken[*at])?;
+    let (row, after) = row_beside(site, norm, made, at)?;
+    nodes.push(at);
+    *made = after;
+    Some(row)
 }
 
 /// The row that a node adds to a normalized tensor or multiplies it by, for all images or for each, and the result.

@@ -7,7 +7,7 @@ use crate::rewrite::indexed_graph::{attribute, input, int, ints, is, output};
 /// The nodes of a normalization.
 #[derive(Debug, Clone)]
 pub struct RmsNorm<'s> {
-    /// What is normalized.
+    /// The tensor that is normalized.
     pub input: &'s str,
     /// Added to the mean of squares.
     pub epsilon: f32,

@@ -37,7 +37,7 @@ impl HeadOrder {
 /// The nodes of a rotary embedding.
 #[derive(Debug, Clone)]
 pub struct RotaryNodes<'s> {
-    /// What is turned.
+    /// The tensor that is turned.
     pub input: &'s str,
     /// The tensor of cosines.
     pub cosines: &'s str,
@@ -117,7 +117,7 @@ struct Term<'s> {
     factor: Option<(&'s str, usize)>,
 }
 
-/// What a tensor holds for each head: sums of terms, in the order of its axes after the first three.
+/// The numbers of a tensor for each head: sums of terms, in the order of its axes after the first three.
 #[derive(Debug, Clone)]
 struct HeadValue<'s> {
     lengths: Vec<usize>,
