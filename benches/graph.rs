@@ -29,7 +29,7 @@ fn passes(precision: &str) -> Vec<Pass> {
         _ => (OperandType::Float32, Some(Filtering::Two)),
     };
     let (operands, filtering) = operators;
-    let operators = Pass::Operators(OperatorChoice { operands, filtering });
+    let operators = Pass::Operators(OperatorChoice::new(operands, filtering));
     let own = (precision != "onnxruntime").then_some([Pass::AxisNames, operators]);
     [Pass::Attention, Pass::FeedForward, Pass::Subpixel].into_iter().chain(own.into_iter().flatten()).collect()
 }

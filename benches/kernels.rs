@@ -97,7 +97,6 @@ fn filtered<E: Element>(criterion: &mut Criterion, filtering: Filtering, side: u
         batch: 1,
         height: side,
         width: side,
-        upsamples: false,
         channels,
         packed: &packed,
         columns: channels,

@@ -156,7 +156,11 @@ pub fn vectorized(set: InstructionSet, work: impl Work) {
     {
         #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
         fn wide(work: impl Work) {
-            work.run::<Zmm>();
+            work.run::<Zmm<false>>();
+        }
+        #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma")]
+        fn wide_bf16(work: impl Work) {
+            work.run::<Zmm<true>>();
         }
         #[target_feature(enable = "avx2,fma")]
         fn narrow(work: impl Work) {
@@ -168,7 +172,9 @@ pub fn vectorized(set: InstructionSet, work: impl Work) {
             // SAFETY: the instructions are available.
             InstructionSet::Avx2 => unsafe { narrow(work) },
             // SAFETY: as above.
-            InstructionSet::Avx512 | InstructionSet::Avx512Bf16 | InstructionSet::Amx => unsafe { wide(work) },
+            InstructionSet::Avx512 => unsafe { wide(work) },
+            // SAFETY: as above.
+            InstructionSet::Avx512Bf16 | InstructionSet::Amx => unsafe { wide_bf16(work) },
         }
     }
     #[cfg(not(target_arch = "x86_64"))]

@@ -5,7 +5,7 @@ use super::instruction_set::{InstructionSet, Work, vectorized};
 use super::lane::Lane;
 use super::number::Number;
 use super::pack::PanelShape;
-use super::threads::{Parts, Threads};
+use super::threads::{Parts, Threads, units_of_part};
 use super::tile::{Accumulator, Block, Element, FetchedRows, TileUnit};
 use super::tile_size::GROUP_ROWS;
 
@@ -108,18 +108,21 @@ impl<E: Element> Product<'_, E> {
         let row_bytes = self.rows.row_stride.max(1) * size_of::<E>();
         let most = (LEFT_BYTES / row_bytes / GROUP_ROWS).clamp(4, 256);
         let wanted = 3 * threads.count();
+        let part_of = |units: usize, most: usize| units_of_part(units, most, threads.count());
         // Reading all rows for each panel is then less than reading all panels for each part of the rows.
         let has_large_panels = self.shape.panel_len::<E>() * size_of::<E>() > LEFT_BYTES;
         let is_small = groups * GROUP_ROWS * row_bytes <= WHOLE_LEFT_BYTES;
         let is_whole = (is_small || has_large_panels) && panels >= wanted;
-        let chunk = if is_whole { groups } else { groups.div_ceil(wanted).clamp(2, most) }.next_multiple_of(2);
+        let chunk = if is_whole { groups.next_multiple_of(2) } else { 2 * part_of(groups.div_ceil(2), most / 2) };
         let chunks = groups.div_ceil(chunk.max(1));
         // Few rows: the panels are divided as well, in pairs where there are enough.
-        let parts = wanted.div_ceil(chunks.max(1));
-        let per_part = match panels / (2 * parts) {
-            pairs if parts > 1 && pairs > 0 && self.has_pairs(set) => 2 * pairs,
-            _ => panels.div_ceil(parts).max(1),
-        };
+        let per_part = match chunks {
+            chunks if chunks >= wanted => panels,
+            1 if self.has_pairs(set) && panels >= 2 * wanted => 2 * part_of(panels.div_ceil(2), panels),
+            1 => part_of(panels, panels),
+            chunks => panels.div_ceil(wanted.div_ceil(chunks)),
+        }
+        .max(1);
         let parts = panels.div_ceil(per_part);
         let out = Parts::new(out);
         threads.each(chunks * parts, &|task| {

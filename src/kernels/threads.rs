@@ -11,6 +11,16 @@ pub trait Threads {
     fn each(&self, tasks: usize, work: &(dyn Fn(usize) + Sync));
 }
 
+/// Divides `units` of equal work into parts of up to `most` for some threads, and returns the units of a part.
+///
+/// A thread has three parts or more where there are enough, since threads are not equally fast, but fewer if that leaves less
+/// to the one that has the most.
+pub fn units_of_part(units: usize, most: usize, threads: usize) -> usize {
+    let least = units.div_ceil(most.max(1)).div_ceil(threads).max(1);
+    let sizes = (least..=least.max(3)).rev().map(|parts| units.div_ceil(parts * threads).max(1));
+    sizes.min_by_key(|size| units.div_ceil(*size).div_ceil(threads) * size).unwrap_or(1)
+}
+
 /// The calling thread alone.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct OneThread;
@@ -70,5 +80,27 @@ impl<'a, T> Parts<'a, T> {
         assert!(at <= self.len && len <= self.len - at);
         // SAFETY: it is within the slice, and the caller has it alone.
         unsafe { std::slice::from_raw_parts_mut(self.start.add(at), len) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_leave_no_thread_with_much_more_than_another() {
+        assert_eq!(units_of_part(20, 20, 2), 5);
+        assert_eq!(units_of_part(10, 10, 2), 5);
+        assert_eq!(units_of_part(64, 9, 2), 8);
+        assert_eq!(units_of_part(1, 1, 8), 1);
+        assert_eq!(units_of_part(0, 0, 2), 1);
+        for (units, most, threads) in (1..200).flat_map(|units| [(units, 7, 2), (units, 500, 4), (units, 16, 3)]) {
+            let part = units_of_part(units, most, threads);
+            let busiest = units.div_ceil(part).div_ceil(threads) * part;
+            assert!(
+                part <= most && busiest < units.div_ceil(threads) + units.div_ceil(threads).max(4) / 2,
+                "{units} {part}"
+            );
+        }
     }
 }

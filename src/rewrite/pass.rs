@@ -10,9 +10,16 @@ pub struct OperatorChoice {
     /// The largest tiles of 3×3 convolutions by minimal filtering; `None` for none. Those of few channels or pixels take
     /// smaller tiles or none.
     pub filtering: Option<Filtering>,
+    /// The same for those of up to 128 channels, with which a VAE begins and ends.
+    pub narrow_filtering: Option<Filtering>,
 }
 
 impl OperatorChoice {
+    /// Operators that filter all convolutions alike.
+    pub fn new(operands: OperandType, filtering: Option<Filtering>) -> Self {
+        Self { operands, filtering, narrow_filtering: filtering }
+    }
+
     /// The tiles of a 3×3 convolution with windows side by side, of which the result has `pixels` in all images.
     ///
     /// Small images have few tiles to each of the transformed weights, which are several times as large; with few channels
@@ -25,13 +32,20 @@ impl OperatorChoice {
         upsamples: bool,
     ) -> Option<Filtering> {
         const FEW_CHANNELS: usize = 32;
-        const FEW_PIXELS: usize = 256;
+        const NARROW: usize = 128;
         const MANY_PIXELS: usize = 1024;
-        let is_few = columns.min(depth) < FEW_CHANNELS || pixels < FEW_PIXELS;
-        let largest = self.filtering.filter(|_| !is_few)?;
+        // Weights of bf16 are half as large.
+        let few_pixels = if self.operands == OperandType::Bf16 { 128 } else { 256 };
+        let is_few = columns.min(depth) < FEW_CHANNELS || pixels < few_pixels;
+        let filtering = if columns <= NARROW { self.narrow_filtering } else { self.filtering };
+        let largest = filtering.filter(|_| !is_few)?;
         let chosen = if pixels < MANY_PIXELS { Filtering::Two } else { largest };
-        // Doubled pixels need no more products than those of small tiles.
-        (!upsamples || chosen == Filtering::Four).then_some(chosen)
+        if upsamples {
+            // As many products as with large tiles.
+            let pays = chosen == Filtering::Four || (pixels >= MANY_PIXELS && self.operands == OperandType::Bf16);
+            return pays.then_some(Filtering::Doubled);
+        }
+        Some(chosen)
     }
 }
 

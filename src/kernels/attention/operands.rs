@@ -1,5 +1,6 @@
 //! The operands of attention.
 
+use crate::kernels::instruction_set::InstructionSet;
 use crate::kernels::lane::Lane;
 use crate::kernels::number::Number;
 use crate::kernels::tile::Element;
@@ -62,10 +63,11 @@ pub struct HeadSizes {
 }
 
 impl<E: Element> Attention<'_, E> {
-    /// The sizes of a head's operands.
-    pub fn sizes(&self) -> HeadSizes {
-        let (key_width, rows) = (self.width.next_multiple_of(E::STEP), self.keys.rows);
-        let piece = if E::STEP > 1 { E::STEP } else { KEYS };
+    /// The sizes of a head's operands for an instruction set.
+    pub fn sizes(&self, set: InstructionSet) -> HeadSizes {
+        let (step, rows) = (E::step(set), self.keys.rows);
+        let key_width = self.width.next_multiple_of(step);
+        let piece = if E::supported(set) == InstructionSet::Amx { step } else { KEYS };
         let value_rows = self.width.next_multiple_of(GROUP_ROWS);
         let keys_len = rows.next_multiple_of(GROUP_ROWS) * key_width;
         HeadSizes { key_width, keys_len, value_rows, piece, values_len: rows.next_multiple_of(piece) * value_rows }

@@ -75,7 +75,7 @@ impl<E: Element, O: Number> Queries<'_, '_, E, O> {
     /// Computes the attention of `PANELS` panels of queries.
     #[inline(always)]
     fn attend<L: Lane, const PANELS: usize>(mut self) {
-        let HeadSizes { key_width, .. } = self.attention.sizes();
+        let HeadSizes { key_width, .. } = self.attention.sizes(self.set);
         let (queries, weights) = std::mem::take(&mut self.panels).split_at_mut(key_width * COLUMNS * PANELS);
         let (sums, _) = std::mem::take(&mut self.sums).as_chunks_mut::<PANELS>();
         let (scores, sums) = sums.split_at_mut(SCORES);
@@ -159,10 +159,10 @@ impl<E: Element, O: Number> Queries<'_, '_, E, O> {
         count: usize,
     ) -> [Option<[L; HALVES]>; PANELS] {
         let Weighing { tiles, softmax, queries, scores, weights, is_near } = weighing;
-        let key_width = self.attention.sizes().key_width;
+        let key_width = self.attention.sizes(self.set).key_width;
         let blocks = count.div_ceil(ROWS);
         let keys_of = |number: usize| ROWS.min(count - number * ROWS);
-        let rows = count.next_multiple_of(E::STEP);
+        let rows = count.next_multiple_of(E::step(self.set));
         let part = |number: usize| number * ROWS * COLUMNS..((number + 1) * ROWS).min(rows) * COLUMNS;
         // The scores of one panel are computed while the other's are weighed, if they take no less time together.
         let at_once = if TileUnit::has_pairs::<E>(self.set, key_width * COLUMNS) { PANELS } else { 1 };
@@ -214,8 +214,8 @@ impl<E: Element, O: Number> Queries<'_, '_, E, O> {
         (from, count): (usize, usize),
         sums: &mut [[Accumulator; PANELS]],
     ) {
-        let (HeadSizes { value_rows, piece, .. }, width) = (self.attention.sizes(), self.attention.width);
-        let depth = count.next_multiple_of(E::STEP);
+        let (HeadSizes { value_rows, piece, .. }, width) = (self.attention.sizes(self.set), self.attention.width);
+        let depth = count.next_multiple_of(E::step(self.set));
         let mut taps = [0; KEYS];
         let pieces = depth.div_ceil(piece);
         taps[..pieces].iter_mut().enumerate().for_each(|(number, tap)| *tap = number * value_rows * piece);

@@ -17,7 +17,7 @@ impl<E: Element> Attention<'_, E> {
     pub fn run<O: Number>(&self, set: InstructionSet, threads: &dyn Threads, out: &mut [O]) {
         assert_eq!(out.len(), self.batch * self.queries.rows * self.heads * self.width);
         assert_eq!(self.keys.rows, self.values.rows);
-        let HeadSizes { key_width, keys_len, values_len, .. } = self.sizes();
+        let HeadSizes { key_width, keys_len, values_len, .. } = self.sizes(set);
         let heads = self.batch * self.heads;
         let mut norms = vec![0.0f32; heads];
         with_scratch(heads * keys_len, |keys: &mut [E]| {
@@ -30,7 +30,7 @@ impl<E: Element> Attention<'_, E> {
                         let keys = all_keys.range(head * keys_len, keys_len);
                         (keys, all_values.range(head * values_len, values_len), all_norms.range(head, 1))
                     };
-                    vectorized(set, Gather { attention: self, head, keys, values, norm: &mut norm[0] });
+                    vectorized(set, Gather { attention: self, set, head, keys, values, norm: &mut norm[0] });
                 });
                 let blocks = self.queries.rows.div_ceil(QUERIES);
                 let out = Parts::new(out);
@@ -55,6 +55,7 @@ impl<E: Element> Attention<'_, E> {
 /// Brings a head's keys and values together.
 struct Gather<'t, 'a, E> {
     attention: &'t Attention<'a, E>,
+    set: InstructionSet,
     head: usize,
     keys: &'t mut [E],
     values: &'t mut [E],
@@ -65,8 +66,8 @@ struct Gather<'t, 'a, E> {
 impl<E: Element> Work for Gather<'_, '_, E> {
     #[inline(always)]
     fn run<L: Lane>(self) {
-        let Self { attention, head, keys, values, norm } = self;
-        let (HeadSizes { key_width, value_rows, piece, .. }, width) = (attention.sizes(), attention.width);
+        let Self { attention, set, head, keys, values, norm } = self;
+        let (HeadSizes { key_width, value_rows, piece, .. }, width) = (attention.sizes(set), attention.width);
         let (batch, head) = (head / attention.heads, head % attention.heads);
         for (number, to) in keys.chunks_exact_mut(key_width).take(attention.keys.rows).enumerate() {
             let row = attention.keys.row(batch, number, head, width);

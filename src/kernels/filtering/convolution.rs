@@ -4,14 +4,14 @@ use std::marker::PhantomData;
 use std::ops::Range;
 
 use super::Filtering;
-use super::transform::{Four, Transform, Two};
+use super::transform::{Doubled, Four, Transform, Two};
 use crate::kernels::epilogue::{Epilogue, PanelEpilogue, StepRows};
 use crate::kernels::instruction_set::{InstructionSet, Work, vectorized};
 use crate::kernels::lane::Lane;
 use crate::kernels::number::Number;
 use crate::kernels::pack::PanelShape;
 use crate::kernels::scratch::{AnyBits, with_scratch};
-use crate::kernels::threads::{Parts, Threads};
+use crate::kernels::threads::{Parts, Threads, units_of_part};
 use crate::kernels::tile::{Accumulator, Block, Element, TileUnit};
 use crate::kernels::tile_size::{COLUMNS, GROUP_ROWS, LANES, ROWS};
 
@@ -24,12 +24,10 @@ pub struct FilteredConvolution<'a, E> {
     pub image: &'a [E],
     /// The batch size.
     pub batch: usize,
-    /// The height of the result. Without its border, the image is as high.
+    /// The height of the result. Without its border, the image is as high, or half as high for [`Filtering::Doubled`].
     pub height: usize,
     /// The width of the result.
     pub width: usize,
-    /// True if every pixel of the image, whose sides are half of the result's, is doubled in both directions before.
-    pub upsamples: bool,
     /// The channels, padded to [`Number::STEP`].
     pub channels: usize,
     /// The weights, as [`PanelShape::pack`] made them of [`WeightTransform::weight`](super::WeightTransform::weight). Taps are the products.
@@ -41,11 +39,11 @@ pub struct FilteredConvolution<'a, E> {
 }
 
 /// Tiles that one task takes through all panels.
-const TILES: usize = 128;
+const TILES: usize = 64;
 /// Bytes of the transformed windows of a task.
 const TRANSFORMED_BYTES: usize = 12 << 20;
 /// Bytes of sums that are transformed to tiles together.
-const SUMS_BYTES: usize = 3 << 19;
+const SUMS_BYTES: usize = 3 << 18;
 
 impl<E: Element> FilteredConvolution<'_, E> {
     /// The shape of the weights.
@@ -66,13 +64,19 @@ impl<E: Element> FilteredConvolution<'_, E> {
         self.epilogue.check(self.columns, self.batch);
         assert!(!self.epilogue.is_gated && self.channels.is_multiple_of(E::STEP));
         match self.filtering {
-            Filtering::Two => self.run_tiles::<Two, O>(set, threads, out),
-            Filtering::Four => self.run_tiles::<Four, O>(set, threads, out),
+            Filtering::Two => self.run_tiles::<Two, O, 4, 2>(set, threads, out),
+            Filtering::Four => self.run_tiles::<Four, O, 6, 4>(set, threads, out),
+            Filtering::Doubled => self.run_tiles::<Doubled, O, 6, 4>(set, threads, out),
         }
     }
 
-    fn run_tiles<T: Transform, O: Number>(&self, set: InstructionSet, threads: &dyn Threads, out: &mut [O]) {
-        let tiles = self.batch * self.height.div_ceil(T::TILE) * self.width.div_ceil(T::TILE);
+    fn run_tiles<T: Transform<W, S>, O: Number, const W: usize, const S: usize>(
+        &self,
+        set: InstructionSet,
+        threads: &dyn Threads,
+        out: &mut [O],
+    ) {
+        let tiles = self.batch * self.height.div_ceil(S) * self.width.div_ceil(S);
         let bytes = self.filtering.products() * self.channels * size_of::<E>();
         let most = (TRANSFORMED_BYTES / bytes.max(1) / ROWS).clamp(1, TILES / ROWS) * ROWS;
         let panels = self.weights().panels();
@@ -82,7 +86,7 @@ impl<E: Element> FilteredConvolution<'_, E> {
             // Few tiles: threads share them, and divide the panels.
             2 * most
         } else {
-            tiles.div_ceil(wanted).next_multiple_of(ROWS).min(most)
+            ROWS * units_of_part(tiles.div_ceil(ROWS), most / ROWS, threads.count())
         };
         let chunks = |at: usize| at * chunk..tiles.min((at + 1) * chunk);
         let len = chunk * self.filtering.products() * self.channels;
@@ -91,36 +95,42 @@ impl<E: Element> FilteredConvolution<'_, E> {
             threads.each(count, &|at| {
                 with_scratch(len, |transformed: &mut [E]| {
                     let (all, to) = (chunks(at), Parts::new(transformed));
-                    self.forward::<T>(set, all.clone(), all.clone(), &to);
-                    self.products::<T, O>(set, all, 0..panels, transformed, &out);
+                    self.forward::<T, W, S>(set, all.clone(), all.clone(), &to);
+                    self.products::<T, O, W, S>(set, all, 0..panels, transformed, &out);
                 });
             });
             return;
         }
         const AT_ONCE: usize = 8;
-        let per_part = panels.div_ceil(wanted);
+        let per_part = units_of_part(panels, panels, threads.count());
         for all in (0..count).map(chunks) {
             with_scratch(len, |transformed: &mut [E]| {
                 let to = Parts::new(transformed);
                 threads.each(all.len().div_ceil(AT_ONCE), &|at| {
                     let first = all.start + at * AT_ONCE;
-                    self.forward::<T>(set, all.clone(), first..all.end.min(first + AT_ONCE), &to);
+                    self.forward::<T, W, S>(set, all.clone(), first..all.end.min(first + AT_ONCE), &to);
                 });
                 threads.each(panels.div_ceil(per_part), &|at| {
                     let panels = at * per_part..panels.min((at + 1) * per_part);
-                    self.products::<T, O>(set, all.clone(), panels, transformed, &out);
+                    self.products::<T, O, W, S>(set, all.clone(), panels, transformed, &out);
                 });
             });
         }
     }
 
     /// Transforms the windows of `tiles`, some of `all` that `to` has room for.
-    fn forward<T: Transform>(&self, set: InstructionSet, all: Range<usize>, tiles: Range<usize>, to: &Parts<'_, E>) {
-        vectorized(set, Forward::<T, E> { of: self, all, tiles, out: to, transform: PhantomData });
+    fn forward<T: Transform<W, S>, const W: usize, const S: usize>(
+        &self,
+        set: InstructionSet,
+        all: Range<usize>,
+        tiles: Range<usize>,
+        to: &Parts<'_, E>,
+    ) {
+        vectorized(set, Forward::<T, E, W, S> { of: self, all, tiles, out: to, transform: PhantomData });
     }
 
     /// Computes some panels of the result from transformed windows.
-    fn products<T: Transform, O: Number>(
+    fn products<T: Transform<W, S>, O: Number, const W: usize, const S: usize>(
         &self,
         set: InstructionSet,
         tiles: Range<usize>,
@@ -132,25 +142,48 @@ impl<E: Element> FilteredConvolution<'_, E> {
         let at_once = (SUMS_BYTES / size_of::<Sums>() / blocks).clamp(1, panels.len().max(1));
         with_scratch(blocks * at_once, |sums: &mut [Sums]| {
             let transform = PhantomData;
-            vectorized(set, Products::<T, E, O> { of: self, set, tiles, transformed, panels, sums, out, transform });
+            vectorized(
+                set,
+                Products::<T, E, O, W, S> { of: self, set, tiles, transformed, panels, sums, out, transform },
+            );
         });
     }
 
     /// The height and width of the image, with its border.
     fn image_size(&self) -> (usize, usize) {
-        if self.upsamples { (self.height / 2 + 2, self.width / 2 + 2) } else { (self.height + 2, self.width + 2) }
+        let times = self.times_larger();
+        (self.height / times + 2, self.width / times + 2)
+    }
+
+    fn times_larger(&self) -> usize {
+        if self.filtering == Filtering::Doubled { 2 } else { 1 }
     }
 
     /// The image of a tile, and the first row and column of the tile in the result.
     #[inline(always)]
-    fn place<T: Transform>(&self, tile: usize) -> (usize, usize, usize) {
-        let (down, across) = (self.height.div_ceil(T::TILE), self.width.div_ceil(T::TILE));
-        (tile / (down * across), tile / across % down * T::TILE, tile % across * T::TILE)
+    fn place(&self, tile: usize, side: usize) -> (usize, usize, usize) {
+        let (down, across) = (self.height.div_ceil(side), self.width.div_ceil(side));
+        (tile / (down * across), tile / across % down * side, tile % across * side)
+    }
+
+    /// The beginnings of the pixels of a tile's window. Where the window of a last tile goes beyond the border, they are the
+    /// first pixel of the border: what is made of them is not in the result.
+    #[inline(always)]
+    fn window<const W: usize, const S: usize>(&self, tile: usize) -> [[usize; W]; W] {
+        let ((lines, row), times) = (self.image_size(), self.times_larger());
+        let (image, y, x) = self.place(tile, S);
+        let mut starts = [[0; W]; W];
+        for (y, starts) in (y / times..lines).zip(&mut starts) {
+            for (x, start) in (x / times..row).zip(starts) {
+                *start = ((image * lines + y) * row + x) * self.channels;
+            }
+        }
+        starts
     }
 }
 
 /// Transforms windows to `[products, tiles, channels]`.
-struct Forward<'t, 'a, T, E> {
+struct Forward<'t, 'a, T, E, const W: usize, const S: usize> {
     of: &'t FilteredConvolution<'a, E>,
     /// The tiles that `out` has room for.
     all: Range<usize>,
@@ -160,42 +193,33 @@ struct Forward<'t, 'a, T, E> {
     transform: PhantomData<T>,
 }
 
-impl<T: Transform, E: Element> Work for Forward<'_, '_, T, E> {
+impl<T: Transform<W, S>, E: Element, const W: usize, const S: usize> Work for Forward<'_, '_, T, E, W, S> {
     #[inline(always)]
     fn run<L: Lane>(self) {
         let Self { of, all, tiles, out, .. } = self;
-        let (channels, (lines, row)) = (of.channels, of.image_size());
+        let (channels, step) = (of.channels, all.len() * of.channels);
+        // Out here, so that it is not filled with zeros each time.
+        let mut window = [[L::zero(); W]; W];
         for tile in tiles {
-            let (image, y, x) = of.place::<T>(tile);
-            // Windows of the last tiles go beyond the border.
-            let start = |wy: usize, wx: usize| {
-                let is_within = y + wy < of.height + 2 && x + wx < of.width + 2;
-                let (wy, wx) = match of.upsamples {
-                    true => ((y + wy).div_ceil(2), (x + wx).div_ceil(2)),
-                    false => (y + wy, x + wx),
-                };
-                is_within.then_some(((image * lines + wy) * row + wx) * channels)
-            };
+            let starts = of.window::<W, S>(tile);
+            let to = (tile - all.start) * channels;
             for first in (0..channels).step_by(LANES) {
                 let count = LANES.min(channels - first);
-                let mut window = [[L::zero(); 6]; 6];
-                for (wy, row) in window[..T::WINDOW].iter_mut().enumerate() {
-                    for (wx, lane) in row[..T::WINDOW].iter_mut().enumerate() {
-                        if let Some(at) = start(wy, wx) {
-                            *lane = L::read(&of.image[at + first..][..count]);
-                        }
+                for (row, starts) in window.iter_mut().zip(starts).take(T::PIXELS) {
+                    for (lane, start) in row.iter_mut().zip(starts).take(T::PIXELS) {
+                        *lane = L::read(&of.image[start + first..][..count]);
                     }
                     T::forward(row);
                 }
-                for wx in 0..T::WINDOW {
-                    let mut column = [L::zero(); 6];
-                    column.iter_mut().zip(&window).for_each(|(lane, row)| *lane = row[wx]);
+                for wx in 0..W {
+                    let mut column = [L::zero(); W];
+                    for (lane, row) in column.iter_mut().zip(&window).take(T::PIXELS) {
+                        *lane = row[wx];
+                    }
                     T::forward(&mut column);
-                    for (wy, lane) in column[..T::WINDOW].iter().enumerate() {
-                        let number = wy * T::WINDOW + wx;
-                        let at = (number * all.len() + tile - all.start) * channels + first;
+                    for (wy, lane) in column.iter().enumerate() {
                         // SAFETY: each tile is transformed by one task.
-                        lane.write(unsafe { out.range(at, count) });
+                        lane.write(unsafe { out.range((wy * W + wx) * step + to + first, count) });
                     }
                 }
             }
@@ -215,7 +239,7 @@ struct Sums {
 unsafe impl AnyBits for Sums {}
 
 /// The products of some tiles, transformed to tiles of the result.
-struct Products<'t, 'a, T, E, O> {
+struct Products<'t, 'a, T, E, O, const W: usize, const S: usize> {
     of: &'t FilteredConvolution<'a, E>,
     set: InstructionSet,
     /// The tiles that are transformed.
@@ -228,7 +252,9 @@ struct Products<'t, 'a, T, E, O> {
     transform: PhantomData<T>,
 }
 
-impl<T: Transform, E: Element, O: Number> Work for Products<'_, '_, T, E, O> {
+impl<T: Transform<W, S>, E: Element, O: Number, const W: usize, const S: usize> Work
+    for Products<'_, '_, T, E, O, W, S>
+{
     #[inline(always)]
     fn run<L: Lane>(self) {
         let Self { of, set, tiles, transformed, panels, sums, out, .. } = self;
@@ -261,7 +287,7 @@ impl<T: Transform, E: Element, O: Number> Work for Products<'_, '_, T, E, O> {
             }
             for (panel, sums) in group.zip(sums.chunks_exact(products * blocks)) {
                 for (sums, first) in sums.chunks_exact(products).zip(tiles.clone().step_by(ROWS)) {
-                    of.back::<L, T, O>(panel, first..tiles.end.min(first + ROWS), sums, out);
+                    of.back::<L, T, O, W, S>(panel, first..tiles.end.min(first + ROWS), sums, out);
                 }
             }
         }
@@ -271,7 +297,7 @@ impl<T: Transform, E: Element, O: Number> Work for Products<'_, '_, T, E, O> {
 impl<E: Element> FilteredConvolution<'_, E> {
     /// Transforms products to tiles of the result, and writes those.
     #[inline(always)]
-    fn back<L: Lane, T: Transform, O: Number>(
+    fn back<L: Lane, T: Transform<W, S>, O: Number, const W: usize, const S: usize>(
         &self,
         panel: usize,
         tiles: Range<usize>,
@@ -279,33 +305,34 @@ impl<E: Element> FilteredConvolution<'_, E> {
         out: &Parts<'_, O>,
     ) {
         let mut after: Option<(usize, PanelEpilogue<'_, L>)> = None;
+        let (mut lines, mut pixels) = ([[L::zero(); S]; W], [[[0.0; COLUMNS]; S]; S]);
         for (row, tile) in tiles.enumerate() {
-            let (image, y, x) = self.place::<T>(tile);
+            let (image, y, x) = self.place(tile, S);
             let (_, after) = match &mut after {
                 Some(after) if after.0 == image => after,
                 after => after.insert((image, PanelEpilogue::new(self.epilogue, self.columns, panel, image))),
             };
-            let mut pixels = [[[0.0; COLUMNS]; 4]; 4];
             for half in (0..COLUMNS).step_by(LANES) {
-                let mut lines = [[L::zero(); 4]; 6];
-                for (line, sums) in lines.iter_mut().zip(sums.chunks_exact(T::WINDOW)) {
-                    let mut numbers = [L::zero(); 6];
+                for (line, sums) in lines.iter_mut().zip(sums.chunks_exact(W)) {
+                    let mut numbers = [L::zero(); W];
                     for (number, sums) in numbers.iter_mut().zip(sums) {
                         *number = L::read(&sums.sums.0[row][half..half + LANES]);
                     }
                     *line = T::back(&numbers);
                 }
-                for px in 0..T::TILE {
-                    let mut column = [L::zero(); 6];
-                    column.iter_mut().zip(&lines).for_each(|(lane, line)| *lane = line[px]);
-                    for (py, lane) in T::back(&column)[..T::TILE].iter().enumerate() {
-                        lane.write(&mut pixels[py][px][half..half + LANES]);
+                for px in 0..S {
+                    let mut column = [L::zero(); W];
+                    for (lane, line) in column.iter_mut().zip(&lines) {
+                        *lane = line[px];
+                    }
+                    for (pixels, lane) in pixels.iter_mut().zip(T::back(&column)) {
+                        lane.write(&mut pixels[px][half..half + LANES]);
                     }
                 }
             }
-            for (py, line) in pixels[..T::TILE.min(self.height - y)].iter_mut().enumerate() {
+            for (py, line) in pixels.iter_mut().take(self.height - y).enumerate() {
                 let first = (image * self.height + y + py) * self.width + x;
-                let rows = StepRows { first, step: 1, count: T::TILE.min(self.width - x) };
+                let rows = StepRows { first, step: 1, count: S.min(self.width - x) };
                 // SAFETY: each tile and panel of the result is written by one task.
                 unsafe { after.write(rows, line, out) };
             }

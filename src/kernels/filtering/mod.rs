@@ -17,6 +17,10 @@ pub enum Filtering {
     Two,
     /// F(4×4, 3×3): 36 products instead of 144. Rounds about five times as much.
     Four,
+    /// For an image whose pixels are doubled in both directions before: four pixels of the result in a row are two at even
+    /// and two at odd places, each two by F(2, 2) of four pixels of the image. 36 products instead of 64, and sums and
+    /// differences of few numbers, so that it rounds about as the convolution itself.
+    Doubled,
 }
 
 /// The points of Cook's and Toom's polynomials but infinity. In a search among small fractions, those of F(4×4) had a third
@@ -25,20 +29,21 @@ const POINTS: [f64; 5] = [0.0, 0.75, -0.75, 1.5, -1.5];
 const FEWER_POINTS: [f64; 3] = [0.0, 1.0, -1.0];
 
 impl Filtering {
-    /// The filtering whose tiles have this side.
-    pub fn of_tile(side: usize) -> Option<Self> {
-        [Self::Two, Self::Four].into_iter().find(|own| own.tile() == side)
+    /// The filtering whose tiles have this side, of an image whose pixels are doubled or not.
+    pub fn of_tile(side: usize, is_doubled: bool) -> Option<Self> {
+        let all = [Self::Two, Self::Four, Self::Doubled].into_iter();
+        all.filter(|own| (*own == Self::Doubled) == is_doubled).find(|own| own.tile() == side)
     }
 
     /// The side of a tile.
     pub fn tile(self) -> usize {
         match self {
             Self::Two => 2,
-            Self::Four => 4,
+            Self::Four | Self::Doubled => 4,
         }
     }
 
-    /// The side of a window, and of the transformed one.
+    /// The side of a transformed window.
     pub fn window(self) -> usize {
         self.tile() + 2
     }
@@ -52,11 +57,18 @@ impl Filtering {
         match self {
             Self::Two => &FEWER_POINTS,
             Self::Four => &POINTS,
+            Self::Doubled => &[],
         }
     }
 
     /// `G`, by row of the transformed weights.
     pub fn of_weights(self) -> Vec<[f64; 3]> {
+        if self == Self::Doubled {
+            // At even places the kernel's first weight and the sum of the others, at odd ones the sum of two and the last.
+            let even = [[1.0, 0.0, 0.0], [1.0, 1.0, 1.0], [0.0, 1.0, 1.0]];
+            let odd = [[1.0, 1.0, 0.0], [1.0, 1.0, 1.0], [0.0, 0.0, 1.0]];
+            return [even, odd].concat();
+        }
         let points = self.points();
         let of_point = |(at, &point): (usize, &f64)| {
             let others = points.iter().enumerate().filter(|(other, _)| *other != at).map(|(_, other)| point - other);

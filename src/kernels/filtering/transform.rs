@@ -2,39 +2,32 @@
 
 use crate::kernels::lane::Lane;
 
-/// A size of tiles whose transforms are written out.
-pub trait Transform {
-    /// The side of a tile.
-    const TILE: usize;
-    /// The side of a window.
-    const WINDOW: usize = Self::TILE + 2;
+/// Transforms of windows of side `WINDOW` and tiles of side `TILE`, written out.
+pub trait Transform<const WINDOW: usize, const TILE: usize> {
+    /// The side of a window in pixels of the image.
+    const PIXELS: usize = WINDOW;
 
-    /// Transforms a row or a column of a window in its place: `Bᵀ d`.
-    fn forward<L: Lane>(line: &mut [L; 6]);
+    /// Transforms a row or a column of a window, the first [`Transform::PIXELS`] numbers, in its place: `Bᵀ d`.
+    fn forward<L: Lane>(line: &mut [L; WINDOW]);
 
     /// Transforms a row or a column of products to one of a tile: `Aᵀ m`.
-    fn back<L: Lane>(line: &[L; 6]) -> [L; 4];
+    fn back<L: Lane>(line: &[L; WINDOW]) -> [L; TILE];
 }
 
 /// F(2×2, 3×3).
 pub struct Two;
 
-impl Transform for Two {
-    const TILE: usize = 2;
-
+impl Transform<4, 2> for Two {
     #[inline(always)]
-    fn forward<L: Lane>(line: &mut [L; 6]) {
-        let [d0, d1, d2, d3, ..] = *line;
-        line[0] = d2.minus(d0);
-        line[1] = d2.plus(d1);
-        line[2] = d2.minus(d1);
-        line[3] = d3.minus(d1);
+    fn forward<L: Lane>(line: &mut [L; 4]) {
+        let [d0, d1, d2, d3] = *line;
+        *line = [d2.minus(d0), d2.plus(d1), d2.minus(d1), d3.minus(d1)];
     }
 
     #[inline(always)]
-    fn back<L: Lane>(line: &[L; 6]) -> [L; 4] {
-        let [m0, m1, m2, m3, ..] = *line;
-        [m0.plus(m1.plus(m2)), m1.minus(m2).plus(m3), L::zero(), L::zero()]
+    fn back<L: Lane>(line: &[L; 4]) -> [L; 2] {
+        let [m0, m1, m2, m3] = *line;
+        [m0.plus(m1.plus(m2)), m1.minus(m2).plus(m3)]
     }
 }
 
@@ -44,9 +37,7 @@ pub struct Four;
 const A: f32 = 0.75;
 const B: f32 = 1.5;
 
-impl Transform for Four {
-    const TILE: usize = 4;
-
+impl Transform<6, 4> for Four {
     #[inline(always)]
     fn forward<L: Lane>(line: &mut [L; 6]) {
         let [less_a, less_b] = [-A * A, -B * B].map(L::all);
@@ -77,6 +68,25 @@ impl Transform for Four {
     }
 }
 
+/// F(2×2, 2×2) of doubled pixels.
+pub struct Doubled;
+
+impl Transform<6, 4> for Doubled {
+    const PIXELS: usize = 4;
+
+    #[inline(always)]
+    fn forward<L: Lane>(line: &mut [L; 6]) {
+        let [d0, d1, d2, d3, ..] = *line;
+        *line = [d0.minus(d1), d1, d2.minus(d1), d1.minus(d2), d2, d3.minus(d2)];
+    }
+
+    #[inline(always)]
+    fn back<L: Lane>(line: &[L; 6]) -> [L; 4] {
+        let [m0, m1, m2, m3, m4, m5] = *line;
+        [m0.plus(m1), m3.plus(m4), m1.plus(m2), m4.plus(m5)]
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -87,16 +97,18 @@ mod tests {
     /// The transforms are those of the matrices, and a tile is a convolution.
     #[test]
     fn transforms_are_the_matrices() {
-        check::<Two>(Filtering::Two);
-        check::<Four>(Filtering::Four);
+        check::<Two, 4, 2>(Filtering::Two);
+        check::<Four, 6, 4>(Filtering::Four);
+        check::<Doubled, 6, 4>(Filtering::Doubled);
     }
 
-    fn check<T: Transform>(filtering: Filtering) {
+    fn check<T: Transform<W, S>, const W: usize, const S: usize>(filtering: Filtering) {
         let number = |n: usize| ((n * 37 + 11) % 29) as f32 / 29.0 - 0.5;
-        let mut line: [Array; 6] = std::array::from_fn(|at| Array::all(number(at)));
+        let mut line: [Array; W] = std::array::from_fn(|at| Array::all(number(at)));
         let from = line.map(|lane| f64::from(lane.values()[0]));
         T::forward(&mut line);
-        for (row, made) in filtering.of_image().iter().zip(&line) {
+        let is_doubled = filtering == Filtering::Doubled;
+        for (row, made) in filtering.of_image().iter().zip(&line).filter(|_| !is_doubled) {
             let wanted: f64 = row.iter().zip(from).map(|(coefficient, value)| coefficient * value).sum();
             assert!((f64::from(made.values()[LANES - 1]) - wanted).abs() < 1e-6, "{made:?}, not {wanted}");
         }
@@ -106,11 +118,11 @@ mod tests {
             let weight: f64 = weights.iter().zip(kernel).map(|(weight, value)| weight * value).sum();
             *line = line.times(Array::all(weight as f32));
         }
-        for (at, made) in T::back(&line)[..T::TILE].iter().enumerate() {
-            let wanted: f64 = kernel.iter().zip(&from[at..]).map(|(weight, value)| weight * value).sum();
+        for (at, made) in T::back(&line).iter().enumerate() {
+            let place = |tap: usize| if is_doubled { (at + tap).div_ceil(2) } else { at + tap };
+            let wanted: f64 = kernel.iter().enumerate().map(|(tap, weight)| weight * from[place(tap)]).sum();
             assert!((f64::from(made.values()[0]) - wanted).abs() < 1e-6, "{made:?}, not {wanted}");
         }
-        let of_matrix = filtering.of_tile_rows();
-        assert_eq!((of_matrix.len(), of_matrix[0].len()), (T::TILE, T::WINDOW));
+        assert_eq!((filtering.tile(), filtering.products()), (S, W * W));
     }
 }

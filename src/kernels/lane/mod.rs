@@ -30,7 +30,7 @@ pub trait Lane: Copy {
     /// Reads some numbers, up to 16; the others are zeros.
     fn read<E: Number>(from: &[E]) -> Self;
 
-    /// Writes as many numbers as `to` has room for.
+    /// Writes as many numbers as `to` has room for. Subnormal numbers may become zeros in bfloat16.
     fn write<E: Number>(self, to: &mut [E]);
 
     /// Writes a part of a panel: `rows` of it that are side by side, [`Number::GROUP`] of which count, with numbers from 0 on

@@ -1,13 +1,13 @@
 //! A lane in AVX-512.
 
 use std::arch::x86_64::{
-    __m512, __m512i, __mmask16, _CMP_UNORD_Q, _mm256_loadu_si256, _mm256_mask_storeu_epi16, _mm256_maskz_loadu_epi16,
-    _mm256_storeu_si256, _mm512_abs_ps, _mm512_add_epi32, _mm512_add_ps, _mm512_and_si512, _mm512_castps_si512,
-    _mm512_castsi512_ps, _mm512_cmp_ps_mask, _mm512_cvtepi32_epi16, _mm512_cvtepu16_epi32, _mm512_fmadd_ps,
-    _mm512_fmsub_ps, _mm512_fnmadd_ps, _mm512_loadu_ps, _mm512_mask_mov_ps, _mm512_mask_or_epi32,
-    _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps, _mm512_max_ps, _mm512_min_ps, _mm512_mul_ps, _mm512_permute_ps,
-    _mm512_rcp14_ps, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps, _mm512_slli_epi32, _mm512_srli_epi32,
-    _mm512_storeu_ps, _mm512_storeu_si512, _mm512_sub_ps, _mm512_ternarylogic_epi32,
+    __m256bh, __m256i, __m512, __mmask16, _CMP_UNORD_Q, _mm256_loadu_si256, _mm256_mask_storeu_epi16,
+    _mm256_maskz_loadu_epi16, _mm256_storeu_si256, _mm512_abs_ps, _mm512_add_epi32, _mm512_add_ps, _mm512_and_si512,
+    _mm512_castps_si512, _mm512_castsi512_ps, _mm512_cmp_ps_mask, _mm512_cvtepi32_epi16, _mm512_cvtepu16_epi32,
+    _mm512_cvtneps_pbh, _mm512_fmadd_ps, _mm512_fmsub_ps, _mm512_fnmadd_ps, _mm512_loadu_ps, _mm512_mask_mov_ps,
+    _mm512_mask_or_epi32, _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps, _mm512_max_ps, _mm512_min_ps, _mm512_mul_ps,
+    _mm512_permute_ps, _mm512_rcp14_ps, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps, _mm512_slli_epi32,
+    _mm512_srli_epi32, _mm512_storeu_ps, _mm512_storeu_si512, _mm512_sub_ps, _mm512_ternarylogic_epi32,
 };
 
 use super::Lane;
@@ -19,10 +19,10 @@ use crate::kernels::operator::OperandType;
 use crate::kernels::tile_size::LANES;
 
 /// Numbers in a register. Only code for processors with AVX-512 F, BW, DQ and VL may name it, which
-/// [`vectorized`](crate::kernels::instruction_set::vectorized) chooses.
+/// [`vectorized`](crate::kernels::instruction_set::vectorized) chooses. If it `ROUNDS`, they have AVX-512 BF16, too.
 #[derive(Debug, Clone, Copy)]
 #[repr(transparent)]
-pub struct Zmm(__m512);
+pub struct Zmm<const ROUNDS: bool>(__m512);
 
 /// The first `count` lanes.
 #[inline(always)]
@@ -31,7 +31,7 @@ fn first(count: usize) -> __mmask16 {
 }
 
 #[expect(clippy::undocumented_unsafe_blocks, reason = "the processor has the instructions, which all blocks rely on")]
-impl Zmm {
+impl<const ROUNDS: bool> Zmm<ROUNDS> {
     /// `2^(whole + rest)`: a polynomial in `rest`, from -0.5 to 0.5, whose exponent is raised. `shifted` is `whole +`
     /// [`ROUND`].
     #[inline(always)]
@@ -99,22 +99,25 @@ impl Zmm {
         }
     }
 
-    /// The numbers rounded to bfloat16, ties to even, in the lower halves. NaN stays NaN.
+    /// The numbers rounded to bfloat16, ties to even. NaN stays NaN.
     #[inline(always)]
-    fn rounded(self) -> __m512i {
+    fn rounded(self) -> __m256i {
         unsafe {
+            if ROUNDS {
+                return std::mem::transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(self.0));
+            }
             let bits = _mm512_castps_si512(self.0);
             let odd = _mm512_and_si512(_mm512_srli_epi32::<16>(bits), _mm512_set1_epi32(1));
             let sum = _mm512_add_epi32(_mm512_add_epi32(bits, _mm512_set1_epi32(0x7fff)), odd);
             let is_nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(self.0, self.0);
             let quiet = _mm512_mask_or_epi32(sum, is_nan, bits, _mm512_set1_epi32(0x0040_0000));
-            _mm512_srli_epi32::<16>(quiet)
+            _mm512_cvtepi32_epi16(_mm512_srli_epi32::<16>(quiet))
         }
     }
 }
 
 #[expect(clippy::undocumented_unsafe_blocks, reason = "as above, and masks keep accesses within the slices")]
-impl Lane for Zmm {
+impl<const ROUNDS: bool> Lane for Zmm<ROUNDS> {
     #[inline(always)]
     fn all(value: f32) -> Self {
         Self(unsafe { _mm512_set1_ps(value) })
@@ -157,9 +160,9 @@ impl Lane for Zmm {
             match (E::TYPE, to.len() >= LANES) {
                 (OperandType::Float32, true) => _mm512_storeu_ps(at.cast(), self.0),
                 (OperandType::Float32, false) => _mm512_mask_storeu_ps(at.cast(), first(to.len()), self.0),
-                (OperandType::Bf16, true) => _mm256_storeu_si256(at.cast(), _mm512_cvtepi32_epi16(self.rounded())),
+                (OperandType::Bf16, true) => _mm256_storeu_si256(at.cast(), self.rounded()),
                 (OperandType::Bf16, false) => {
-                    _mm256_mask_storeu_epi16(at.cast(), first(to.len()), _mm512_cvtepi32_epi16(self.rounded()));
+                    _mm256_mask_storeu_epi16(at.cast(), first(to.len()), self.rounded());
                 }
             }
         }

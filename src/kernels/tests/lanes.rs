@@ -73,8 +73,12 @@ fn lanes_are_the_same_with_all_instructions() {
                     // Ties of a panel's bfloat16 may round up, by one in the last of 8 bits.
                     let is_in_panel = at + 2 * LANES >= of_all && E::TYPE == OperandType::Bf16;
                     let bound = if is_in_panel { 4e-3 } else { 1e-6 };
+                    // AVX-512 BF16 rounds subnormal numbers to zero.
+                    let least = if E::TYPE == OperandType::Bf16 { f32::MIN_POSITIVE } else { 0.0 };
                     let is_near = match (got, wanted) {
-                        (Some(got), Some(wanted)) => got == wanted || (got - wanted).abs() <= bound * wanted.abs(),
+                        (Some(got), Some(wanted)) => {
+                            got == wanted || (got - wanted).abs() <= bound * wanted.abs() + least
+                        }
                         (got, wanted) => got == wanted,
                     };
                     assert!(is_near, "{} {}: {got:?}, not {wanted:?} at {at}", set.name(), E::TYPE.name());

@@ -1,7 +1,8 @@
 //! The operands and sums of the innermost product.
 
+use super::unit::Element;
+use crate::kernels::instruction_set::InstructionSet;
 use crate::kernels::lane::{HALVES, Lane};
-use crate::kernels::number::Number;
 use crate::kernels::scratch::AnyBits;
 use crate::kernels::tile_size::{COLUMNS, GROUP_ROWS, LANES, ROWS};
 
@@ -89,13 +90,20 @@ impl<'a> Fetcher<'a> {
             self.current.rows -= 1;
         }
     }
+
+    /// Fetches what is left.
+    #[inline(always)]
+    pub fn finish(&mut self) {
+        self.at_once = usize::MAX;
+        self.fetch();
+    }
 }
 
 /// The operands of a block's product.
 ///
 /// A row's left operand is `depth` values at each of `taps` (a matrix has one tap, a 3×3 convolution of an image with a
 /// border has nine). The right operand is one panel or two: `taps.len() * depth` values for each of 32 columns, of which
-/// [`Number::GROUP`] are side by side. Each panel has sums of its own.
+/// [`Number::GROUP`](crate::kernels::Number::GROUP) are side by side. Each panel has sums of its own.
 #[derive(Debug, Clone, Copy)]
 pub struct Block<'a, E> {
     /// The left operand.
@@ -108,7 +116,7 @@ pub struct Block<'a, E> {
     pub stride: usize,
     /// The beginnings of the values of a row, relative to the row.
     pub taps: &'a [usize],
-    /// The values at each tap, a multiple of [`Number::STEP`].
+    /// The values at each tap, a multiple of [`Element::step`].
     pub depth: usize,
     /// The panels.
     pub panels: &'a [&'a [E]],
@@ -116,13 +124,7 @@ pub struct Block<'a, E> {
     pub ahead: &'a [FetchedRows],
 }
 
-impl<E: Number> Block<'_, E> {
-    /// Fetches all that is needed after the product.
-    #[inline(always)]
-    pub fn fetch(&self) {
-        Fetcher::new(self.ahead, 1).fetch();
-    }
-
+impl<E: Element> Block<'_, E> {
     /// The values that a row reaches over.
     fn reach(&self) -> usize {
         self.taps.iter().max().copied().unwrap_or(0) + self.depth
@@ -143,14 +145,14 @@ impl<E: Number> Block<'_, E> {
     }
 
     /// Panics if the product would read beyond an operand, or panels and `sums` are not as many.
-    pub fn check(&self, sums: usize) {
+    pub fn check(&self, sums: usize, set: InstructionSet) {
         let furthest = self.reach();
         for (start, rows) in self.starts.into_iter().zip(self.rows) {
             assert!(rows <= GROUP_ROWS);
             assert!(rows == 0 || start + (rows - 1) * self.stride + furthest <= self.left.len());
         }
         assert!(self.rows[0] > 0);
-        assert!(self.depth > 0 && !self.taps.is_empty() && self.depth.is_multiple_of(E::STEP));
+        assert!(self.depth > 0 && !self.taps.is_empty() && self.depth.is_multiple_of(E::step(set)));
         let len = self.taps.len() * self.depth * COLUMNS;
         assert!((1..=2).contains(&sums) && self.panels.len() == sums);
         assert!(self.panels.iter().all(|panel| len <= panel.len()));

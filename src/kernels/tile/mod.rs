@@ -2,19 +2,13 @@
 
 #[cfg(target_arch = "x86_64")]
 mod amx;
-#[cfg(target_arch = "x86_64")]
-mod avx2;
-#[cfg(target_arch = "x86_64")]
-mod avx512;
-#[cfg(target_arch = "x86_64")]
-mod avx512_bf16;
-#[cfg(target_arch = "x86_64")]
-mod avx512_wide;
 mod block;
 mod portable;
 #[cfg(target_arch = "x86_64")]
 mod registers;
 mod unit;
+#[cfg(target_arch = "x86_64")]
+mod vectors;
 
 pub use block::{Accumulator, Block, FetchedRows};
 pub use unit::{Element, TileUnit};

@@ -4,8 +4,14 @@ use super::block::{Accumulator, Block};
 use crate::kernels::number::Number;
 use crate::kernels::tile_size::{COLUMNS, GROUP_ROWS};
 
-/// Computes the product of one of the block's panels, added to `sums` if it `accumulates`.
-pub fn multiply<E: Number>(block: &Block<'_, E>, panel: &[E], accumulates: bool, sums: &mut Accumulator) {
+/// Computes the product of the block's panels, added to `sums` if it `accumulates`.
+pub fn multiply<E: Number>(block: &Block<'_, E>, accumulates: bool, sums: &mut [&mut Accumulator]) {
+    for (panel, sums) in block.panels.iter().zip(sums) {
+        multiply_panel(block, panel, accumulates, sums);
+    }
+}
+
+fn multiply_panel<E: Number>(block: &Block<'_, E>, panel: &[E], accumulates: bool, sums: &mut Accumulator) {
     if !accumulates {
         *sums = Accumulator::new();
     }

@@ -1,96 +1,256 @@
 //! The product with sums in registers: some rows and columns at a time, over a strip of the depth.
 
-use super::block::{Accumulator, Block};
+use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+
+use super::block::{Accumulator, Block, Fetcher};
 use crate::kernels::number::Number;
 use crate::kernels::tile_size::{COLUMNS, GROUP_ROWS};
 
-/// Some rows over one strip.
-#[derive(Debug, Clone, Copy)]
-pub struct Strip<E> {
-    /// The first value of the first row.
-    pub left: *const E,
-    /// The distance of two rows.
-    pub stride: usize,
-    /// The first column of the panel's strip. Rows of the panel are [`COLUMNS`] apart.
-    pub panel: *const E,
-    /// The depth of the strip, a multiple of [`Number::GROUP`].
-    pub depth: usize,
-    /// The first sum; rows of sums are [`COLUMNS`] apart.
-    pub sums: *mut f32,
-    /// True if the sums begin at zero.
-    pub begins: bool,
-    /// The first value that is fetched meanwhile, which may be beyond the panel: a cache line every [`Registers::FETCH_EVERY`] rows
-    /// of the panel.
-    pub ahead: *const E,
+/// Bytes of the strips of all panels, which stay in the first cache together with what is fetched meanwhile.
+const STRIP_BYTES: usize = 24 << 10;
+/// Bytes of a cache line.
+const LINE: usize = 64;
+
+/// Registers of an instruction set, of sums and of values that are multiplied. All functions need the instructions, and
+/// addresses that can be read or written.
+pub trait Vectors {
+    /// The numbers that are multiplied.
+    type Of: Number;
+    /// Sums, one for each of some columns.
+    type Sums: Copy;
+    /// The values at a group of depths, for each of these columns.
+    type Values: Copy;
+    /// Columns side by side.
+    const LANES: usize;
+    /// Rows at a time, of one panel.
+    const ROWS: usize;
+
+    /// Sums of nothing.
+    unsafe fn zero() -> Self::Sums;
+    /// Reads sums.
+    unsafe fn load(from: *const f32) -> Self::Sums;
+    /// Writes sums.
+    unsafe fn store(sums: Self::Sums, to: *mut f32);
+    /// Reads the values of a panel.
+    unsafe fn read(from: *const Self::Of) -> Self::Values;
+    /// Reads the values of a row, and repeats them for each column.
+    unsafe fn repeat(from: *const Self::Of) -> Self::Values;
+    /// Adds the products of two groups of values.
+    unsafe fn add(sums: Self::Sums, one: Self::Values, other: Self::Values) -> Self::Sums;
 }
 
-/// An instruction set's product of some rows and columns that are in its registers.
-pub trait Registers {
-    /// The numbers that it multiplies.
-    type Of: Number;
-    /// Rows at a time, up to 8.
-    const ROWS: usize;
-    /// Columns at a time.
-    const WIDTH: usize;
-    /// Depth of a strip, after which the next rows are taken: a strip of the panel, and the next one, which is fetched
-    /// meanwhile, are in the first cache.
-    const STRIP: usize;
-    /// Rows of a strip for each of which a cache line is fetched ahead.
-    const FETCH_EVERY: usize;
+/// Some rows over one strip of `P` panels.
+#[derive(Debug, Clone, Copy)]
+struct Strip<E, const P: usize> {
+    /// The first value of the first row.
+    left: *const E,
+    /// The distance of two rows.
+    stride: usize,
+    /// The first column of each panel's strip. Rows of the panel are [`COLUMNS`] groups apart.
+    panels: [*const E; P],
+    /// The depth of the strip in groups.
+    groups: usize,
+    /// The first sum of each panel; rows of sums are [`COLUMNS`] apart.
+    sums: [*mut f32; P],
+    /// True if the sums begin at zero.
+    begins: bool,
+    /// The row of the panels from which on rows are fetched meanwhile. They may be beyond the panel.
+    ahead: usize,
+}
 
-    /// Adds the products of `R` rows to their sums.
+/// A form of the product: `C` vectors of columns of `P` panels at a time.
+struct Form<T, const C: usize, const P: usize>(std::marker::PhantomData<T>);
+
+impl<T: Vectors, const C: usize, const P: usize> Form<T, C, P> {
+    /// Rows at a time: with more columns fewer.
+    const ROWS: usize = if P == 1 { T::ROWS } else { T::ROWS * 3 / 4 };
+    /// Columns of a panel at a time.
+    const WIDTH: usize = C / P * T::LANES;
+    /// The parts of 32 rows by all columns, which together fetch the next strip.
+    const PARTS: usize = COLUMNS / Self::WIDTH * 2 * GROUP_ROWS.div_ceil(Self::ROWS);
+    /// Groups of depths after which something is fetched.
+    const CHUNK: usize = if Self::PARTS < 6 { 2 * Self::PARTS } else { Self::PARTS };
+    /// Values of a row of a panel.
+    const ROW: usize = COLUMNS * T::Of::GROUP;
+
+    /// Computes the product of panels, added to `sums` if it `accumulates`.
     ///
     /// # Safety
-    /// The processor has the instructions, and the strip is within the operands.
-    unsafe fn rows<const R: usize>(strip: Strip<Self::Of>);
-}
-
-/// Computes the product of one of the block's panels, added to `sums` if it `accumulates`.
-///
-/// # Safety
-/// The processor has the instructions, and the operands are as long as [`Block::check`] wants them.
-pub unsafe fn multiply<T: Registers>(
-    block: &Block<'_, T::Of>,
-    panel: &[T::Of],
-    accumulates: bool,
-    sums: &mut Accumulator,
-) {
-    /// Bytes of a cache line.
-    const LINE: usize = 64;
-    let per_line = LINE / size_of::<T::Of>();
-    for (tap, &offset) in block.taps.iter().enumerate() {
-        for at in (0..block.depth).step_by(T::STRIP) {
-            let depth = T::STRIP.min(block.depth - at);
-            let panel = panel.as_ptr().wrapping_add((tap * block.depth + at) * COLUMNS);
-            let mut ahead = panel.wrapping_add(depth * COLUMNS);
-            for (column, group) in (0..COLUMNS).step_by(T::WIDTH).flat_map(|column| [(column, 0), (column, 1)]) {
-                for first in (0..block.rows[group]).step_by(T::ROWS) {
-                    let start = block.starts[group] + first * block.stride + offset + at;
-                    let strip = Strip {
-                        left: block.left.as_ptr().wrapping_add(start),
-                        stride: block.stride,
-                        panel: panel.wrapping_add(column * T::Of::GROUP),
-                        depth,
-                        sums: sums.0[group * GROUP_ROWS + first..].as_mut_ptr().cast::<f32>().wrapping_add(column),
-                        begins: !accumulates && tap == 0 && at == 0,
-                        ahead,
-                    };
-                    ahead = ahead.wrapping_add(depth / T::Of::GROUP / T::FETCH_EVERY * per_line);
-                    // SAFETY: within the operands, as the caller checked.
-                    unsafe {
-                        match T::ROWS.min(block.rows[group] - first) {
-                            8 => T::rows::<8>(strip),
-                            7 => T::rows::<7>(strip),
-                            6 => T::rows::<6>(strip),
-                            5 => T::rows::<5>(strip),
-                            4 => T::rows::<4>(strip),
-                            3 => T::rows::<3>(strip),
-                            2 => T::rows::<2>(strip),
-                            _ => T::rows::<1>(strip),
-                        }
+    /// The processor has the instructions, and the operands are as long as [`Block::check`] wants them.
+    #[inline(always)]
+    unsafe fn multiply(
+        block: &Block<'_, T::Of>,
+        panels: [*const T::Of; P],
+        accumulates: bool,
+        sums: [*mut f32; P],
+        fetcher: &mut Fetcher<'_>,
+    ) {
+        let groups = block.depth / T::Of::GROUP;
+        let strips = groups.div_ceil(STRIP_BYTES / P / (Self::ROW * size_of::<T::Of>()));
+        let strip = groups.div_ceil(strips).next_multiple_of(Self::CHUNK);
+        for (tap, &offset) in block.taps.iter().enumerate() {
+            for at in (0..groups).step_by(strip) {
+                let place = (tap * groups + at) * Self::ROW;
+                let groups = strip.min(groups - at);
+                let mut ahead = groups;
+                for (column, group) in (0..COLUMNS).step_by(Self::WIDTH).flat_map(|column| [(column, 0), (column, 1)]) {
+                    let mut first = 0;
+                    while first < block.rows[group] {
+                        let left = block.rows[group] - first;
+                        let count = left.div_ceil(left.div_ceil(Self::ROWS));
+                        let start = block.starts[group] + first * block.stride + offset + at * T::Of::GROUP;
+                        let sum = (group * GROUP_ROWS + first) * COLUMNS + column;
+                        let part = Strip {
+                            left: block.left.as_ptr().wrapping_add(start),
+                            stride: block.stride,
+                            panels: panels.map(|panel| panel.wrapping_add(place + column * T::Of::GROUP)),
+                            groups,
+                            sums: sums.map(|sums| sums.wrapping_add(sum)),
+                            begins: !accumulates && tap == 0 && at == 0,
+                            ahead,
+                        };
+                        ahead += groups / Self::PARTS;
+                        // SAFETY: within the operands, as the caller checked.
+                        unsafe { Self::some_rows(count, part, fetcher) };
+                        first += count;
                     }
                 }
             }
         }
     }
+
+    /// The times at which a block of `rows` rows fetches something.
+    #[inline(always)]
+    fn times(block: &Block<'_, T::Of>) -> usize {
+        let rows: usize = block.rows.iter().map(|rows| rows.div_ceil(Self::ROWS)).sum();
+        block.taps.len() * (COLUMNS / Self::WIDTH) * rows * (block.depth / T::Of::GROUP / Self::CHUNK)
+    }
+
+    /// Adds the products of `count` rows to their sums.
+    ///
+    /// # Safety
+    /// As [`Form::rows`].
+    #[inline(always)]
+    unsafe fn some_rows(count: usize, strip: Strip<T::Of, P>, fetcher: &mut Fetcher<'_>) {
+        // SAFETY: as the caller promises.
+        unsafe {
+            match count {
+                8 if Self::ROWS >= 8 => Self::rows::<8>(strip, fetcher),
+                7 if Self::ROWS >= 7 => Self::rows::<7>(strip, fetcher),
+                6 => Self::rows::<6>(strip, fetcher),
+                5 => Self::rows::<5>(strip, fetcher),
+                4 => Self::rows::<4>(strip, fetcher),
+                3 => Self::rows::<3>(strip, fetcher),
+                2 => Self::rows::<2>(strip, fetcher),
+                _ => Self::rows::<1>(strip, fetcher),
+            }
+        }
+    }
+
+    /// Adds the products of `R` rows to their sums.
+    ///
+    /// # Safety
+    /// The processor has the instructions, and the strip is within the operands.
+    #[inline(always)]
+    unsafe fn rows<const R: usize>(strip: Strip<T::Of, P>, fetcher: &mut Fetcher<'_>) {
+        // SAFETY: as the caller promises; a prefetch accesses no memory that could not be there.
+        unsafe {
+            let mut sums = [[T::zero(); C]; R];
+            if !strip.begins {
+                for (row, sums) in sums.iter_mut().enumerate() {
+                    for (vector, sum) in sums.iter_mut().enumerate() {
+                        let (panel, column) = Self::place(vector);
+                        *sum = T::load(strip.sums[panel].add(row * COLUMNS + column));
+                    }
+                }
+            }
+            let whole = strip.groups / Self::CHUNK * Self::CHUNK;
+            for first in (0..whole).step_by(Self::CHUNK) {
+                let rows = Self::CHUNK / Self::PARTS;
+                for panel in strip.panels {
+                    let from = panel.wrapping_add((strip.ahead + first / Self::PARTS) * Self::ROW).cast::<i8>();
+                    for at in (0..rows * Self::ROW * size_of::<T::Of>()).step_by(LINE) {
+                        _mm_prefetch::<_MM_HINT_T0>(from.wrapping_add(at));
+                    }
+                }
+                fetcher.fetch();
+                for group in first..first + Self::CHUNK {
+                    Self::add(&mut sums, &strip, group);
+                }
+            }
+            for group in whole..strip.groups {
+                Self::add(&mut sums, &strip, group);
+            }
+            for (row, sums) in sums.iter().enumerate() {
+                for (vector, sum) in sums.iter().enumerate() {
+                    let (panel, column) = Self::place(vector);
+                    T::store(*sum, strip.sums[panel].add(row * COLUMNS + column));
+                }
+            }
+        }
+    }
+
+    /// Adds the products at a group of depths.
+    ///
+    /// # Safety
+    /// As [`Form::rows`].
+    #[inline(always)]
+    unsafe fn add<const R: usize>(sums: &mut [[T::Sums; C]; R], strip: &Strip<T::Of, P>, group: usize) {
+        // SAFETY: as the caller promises. Loops and no closures, which would not have the instructions.
+        unsafe {
+            let mut columns = [T::read(strip.panels[0].add(group * Self::ROW)); C];
+            for (vector, columns) in columns.iter_mut().enumerate().skip(1) {
+                let (panel, column) = Self::place(vector);
+                *columns = T::read(strip.panels[panel].add(group * Self::ROW + column * T::Of::GROUP));
+            }
+            for (row, sums) in sums.iter_mut().enumerate() {
+                let values = T::repeat(strip.left.add(row * strip.stride + group * T::Of::GROUP));
+                for (sum, columns) in sums.iter_mut().zip(columns) {
+                    *sum = T::add(*sum, values, columns);
+                }
+            }
+        }
+    }
+
+    /// The panel and the first column of a vector.
+    #[inline(always)]
+    fn place(vector: usize) -> (usize, usize) {
+        (vector / (C / P), vector % (C / P) * T::LANES)
+    }
+}
+
+/// Computes the product of the block's panels one by one, `C` vectors of columns at a time, added to `sums` if it
+/// `accumulates`.
+///
+/// # Safety
+/// The processor has the instructions, and the operands are as long as [`Block::check`] wants them.
+#[inline(always)]
+pub unsafe fn multiply_each<T: Vectors, const C: usize>(
+    block: &Block<'_, T::Of>,
+    accumulates: bool,
+    sums: &mut [&mut Accumulator],
+) {
+    // In the first half, so that the last rows are there in time.
+    let mut fetcher = Fetcher::new(block.ahead, sums.len() * Form::<T, C, 1>::times(block) / 2);
+    for (panel, sums) in block.panels.iter().zip(sums) {
+        let sums = sums.0.as_mut_ptr().cast();
+        // SAFETY: as the caller promises.
+        unsafe { Form::<T, C, 1>::multiply(block, [panel.as_ptr()], accumulates, [sums], &mut fetcher) };
+    }
+    fetcher.finish();
+}
+
+/// Computes the product of two panels together, two vectors of columns of each at a time: to eight rows by two vectors, 16
+/// products take ten loads; to six rows by four, 24 do.
+///
+/// # Safety
+/// As [`multiply_each`], and the block has two panels.
+#[inline(always)]
+pub unsafe fn multiply_pair<T: Vectors>(block: &Block<'_, T::Of>, accumulates: bool, sums: &mut [&mut Accumulator]) {
+    let panels = std::array::from_fn(|at| block.panels[at].as_ptr());
+    let sums = std::array::from_fn(|at| sums[at].0.as_mut_ptr().cast());
+    let mut fetcher = Fetcher::new(block.ahead, Form::<T, 4, 2>::times(block) / 2);
+    // SAFETY: as the caller promises.
+    unsafe { Form::<T, 4, 2>::multiply(block, panels, accumulates, sums, &mut fetcher) };
+    fetcher.finish();
 }

@@ -4,21 +4,12 @@ use half::bf16;
 
 #[cfg(target_arch = "x86_64")]
 use super::amx;
-#[cfg(target_arch = "x86_64")]
-use super::avx2::Avx2;
-#[cfg(target_arch = "x86_64")]
-use super::avx512::Avx512;
-#[cfg(target_arch = "x86_64")]
-use super::avx512_bf16::Avx512Bf16;
-#[cfg(target_arch = "x86_64")]
-use super::avx512_wide;
 use super::block::{Accumulator, Block};
 use super::portable;
 #[cfg(target_arch = "x86_64")]
-use super::registers;
+use super::vectors;
 use crate::kernels::instruction_set::InstructionSet;
 use crate::kernels::number::Number;
-use crate::kernels::operator::OperandType;
 
 /// A type of numbers that there are products for.
 pub trait Element: Number {
@@ -28,6 +19,11 @@ pub trait Element: Number {
 
     /// Returns the best instruction set of those up to `set` that has a form of its own for this type.
     fn supported(set: InstructionSet) -> InstructionSet;
+
+    /// Returns what the depth of a product is a multiple of with `set`: tiles of AMX are of one depth.
+    fn step(set: InstructionSet) -> usize {
+        if Self::supported(set) == InstructionSet::Amx { Self::STEP } else { Self::GROUP }
+    }
 }
 
 impl Element for f32 {
@@ -77,34 +73,25 @@ impl TileUnit {
     /// that, and the panels stay in the second cache meanwhile.
     pub fn has_pairs<E: Element>(set: InstructionSet, len: usize) -> bool {
         const PAIR_BYTES: usize = 384 << 10;
-        E::supported(set) == InstructionSet::Avx512
-            && E::TYPE == OperandType::Float32
+        matches!(E::supported(set), InstructionSet::Avx512 | InstructionSet::Avx512Bf16)
             && 2 * len * size_of::<E>() <= PAIR_BYTES
     }
 
     fn multiply_f32(&mut self, block: &Block<'_, f32>, accumulates: bool, sums: &mut [&mut Accumulator]) {
-        block.check(sums.len());
-        #[cfg(target_arch = "x86_64")]
-        if self.set == InstructionSet::Avx512 && sums.len() == 2 {
+        block.check(sums.len(), self.set);
+        match self.set {
             // SAFETY: `new` checked that the processor has the instructions, `check` that the operands are long enough.
-            return unsafe { avx512_wide::multiply(block, accumulates, sums) };
-        }
-        block.fetch();
-        for (panel, sums) in block.panels.iter().zip(sums) {
-            match self.set {
-                // SAFETY: as above.
-                #[cfg(target_arch = "x86_64")]
-                InstructionSet::Avx512 => unsafe { registers::multiply::<Avx512>(block, panel, accumulates, sums) },
-                // SAFETY: as above.
-                #[cfg(target_arch = "x86_64")]
-                InstructionSet::Avx2 => unsafe { registers::multiply::<Avx2>(block, panel, accumulates, sums) },
-                _ => portable::multiply(block, panel, accumulates, sums),
-            }
+            #[cfg(target_arch = "x86_64")]
+            InstructionSet::Avx512 => unsafe { vectors::multiply_avx512(block, accumulates, sums) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
+            InstructionSet::Avx2 => unsafe { vectors::multiply_avx2(block, accumulates, sums) },
+            _ => portable::multiply(block, accumulates, sums),
         }
     }
 
     fn multiply_bf16(&mut self, block: &Block<'_, bf16>, accumulates: bool, sums: &mut [&mut Accumulator]) {
-        block.check(sums.len());
+        block.check(sums.len(), self.set);
         #[cfg(target_arch = "x86_64")]
         if self.set == InstructionSet::Amx {
             let rows = block.readable_rows();
@@ -120,16 +107,11 @@ impl TileUnit {
             }
             return;
         }
-        block.fetch();
-        for (panel, sums) in block.panels.iter().zip(sums) {
-            match self.set {
-                // SAFETY: `new` checked that the processor has the instructions, `check` that the operands are long enough.
-                #[cfg(target_arch = "x86_64")]
-                InstructionSet::Avx512Bf16 => unsafe {
-                    registers::multiply::<Avx512Bf16>(block, panel, accumulates, sums)
-                },
-                _ => portable::multiply(block, panel, accumulates, sums),
-            }
+        match self.set {
+            // SAFETY: `new` checked that the processor has the instructions, `check` that the operands are long enough.
+            #[cfg(target_arch = "x86_64")]
+            InstructionSet::Avx512Bf16 => unsafe { vectors::multiply_avx512_bf16(block, accumulates, sums) },
+            _ => portable::multiply(block, accumulates, sums),
         }
     }
 }

@@ -29,15 +29,16 @@ impl Compute for ProductKernel {
     }
 
     fn read(node: &KernelContext<'_>) -> ort::Result<Self> {
+        let upsamples = whole(node, "upsample", 0) != 0;
         Ok(Self {
             columns: whole(node, "columns", 0),
             kernel: whole(node, "kernel", 1),
             stride: whole(node, "stride", 1),
             offset: whole(node, "offset", 0),
-            upsamples: whole(node, "upsample", 0) != 0,
+            upsamples,
             filtering: match whole(node, "tile", 0) {
                 0 => None,
-                side => Some(needed(Filtering::of_tile(side), "a filtering of this tile")?),
+                side => Some(needed(Filtering::of_tile(side, upsamples), "a filtering of this tile")?),
             },
             activation: activation(node)?,
             is_gated: whole(node, "gated", 0) != 0,
@@ -87,18 +88,8 @@ impl Compute for ProductKernel {
         check_epilogue(batch * height * width * out_columns)?;
         if let Some(filtering) = self.filtering {
             let image = left;
-            let filtered = FilteredConvolution {
-                filtering,
-                image,
-                batch,
-                height,
-                width,
-                upsamples,
-                channels,
-                packed,
-                columns,
-                epilogue,
-            };
+            let filtered =
+                FilteredConvolution { filtering, image, batch, height, width, channels, packed, columns, epilogue };
             check((stride, offset, self.is_gated) == (1, 0, false), "the tile")?;
             check(packed.len() == filtered.weights().packed_len::<E>(), "the weights")?;
             return call.write::<O>(0, &[batch, height, width, columns], |out| filtered.run(set, call, out));

@@ -25,7 +25,8 @@ fn difference(want: &[ArrayD<f32>], got: &[ArrayD<f32>]) -> f64 {
 }
 
 /// Operators for float32 with all convolutions as they are.
-const DIRECT: OperatorChoice = OperatorChoice { operands: OperandType::Float32, filtering: None };
+const DIRECT: OperatorChoice =
+    OperatorChoice { operands: OperandType::Float32, filtering: None, narrow_filtering: None };
 
 /// Runs a graph as exported and with operators, and returns the difference; `None` if it does not take the size.
 fn compare(runtime: &Runtime, path: &Path, lengths: Lengths, choice: OperatorChoice, threads: usize) -> Option<f64> {
@@ -120,7 +121,7 @@ fn joint_attention_in_bf16_is_near_float32() {
     for name in ["joint-halves", "joint-pairs"] {
         let path = fixtures().join(format!("rewrite/{name}.onnx"));
         for threads in [1, 2] {
-            let choice = OperatorChoice { operands: OperandType::Bf16, filtering: None };
+            let choice = OperatorChoice::new(OperandType::Bf16, None);
             let apart = compare(&runtime, &path, SIZES[0], choice, threads).unwrap();
             println!("{apart:.1e} {name}, {}", InstructionSet::best().name());
             assert!(apart < 5e-3, "{name}: {apart:.1e}");
@@ -164,7 +165,7 @@ fn bf16_graphs_are_near_float32() {
     for name in WITH_CONVOLUTIONS {
         let path = fixtures().join(name).join("model.onnx");
         for (threads, filtering) in [(1, None), (2, None), (2, Some(Filtering::Two))] {
-            let choice = OperatorChoice { operands: OperandType::Bf16, filtering };
+            let choice = OperatorChoice::new(OperandType::Bf16, filtering);
             let apart = compare(&runtime, &path, SIZES[0], choice, threads).unwrap();
             println!("{apart:.1e} {name}, {filtering:?}, {}", InstructionSet::best().name());
             assert!(apart < 3e-3, "{name}: {apart:.1e}");
@@ -187,7 +188,7 @@ fn filtered_graphs_give_what_they_gave() {
             (large, Filtering::Two, 3e-6),
             (large, Filtering::Four, 5e-6),
         ] {
-            let choice = OperatorChoice { operands: OperandType::Float32, filtering: Some(filtering) };
+            let choice = OperatorChoice::new(OperandType::Float32, Some(filtering));
             let Some(apart) = compare(&runtime, &path, lengths, choice, 2) else { continue };
             println!("{apart:.1e} {name}, {lengths:?}, {filtering:?}");
             assert!(apart < bound, "{name}, {lengths:?}, {filtering:?}: {apart:.1e}");
