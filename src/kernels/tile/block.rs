@@ -1,8 +1,7 @@
 //! The operands and sums of the innermost product.
 
-use super::unit::Element;
-use crate::kernels::instruction_set::InstructionSet;
 use crate::kernels::lane::{HALVES, Lane};
+use crate::kernels::number::Number;
 use crate::kernels::scratch::AnyBits;
 use crate::kernels::tile_size::{COLUMNS, GROUP_ROWS, LANES, ROWS};
 
@@ -103,7 +102,7 @@ impl<'a> Fetcher<'a> {
 ///
 /// A row's left operand is `depth` values at each of `taps` (a matrix has one tap, a 3×3 convolution of an image with a
 /// border has nine). The right operand is one panel or two: `taps.len() * depth` values for each of 32 columns, of which
-/// [`Number::GROUP`](crate::kernels::Number::GROUP) are side by side. Each panel has sums of its own.
+/// [`Number::GROUP`] are side by side. Each panel has sums of its own.
 #[derive(Debug, Clone, Copy)]
 pub struct Block<'a, E> {
     /// The left operand.
@@ -116,7 +115,7 @@ pub struct Block<'a, E> {
     pub stride: usize,
     /// The beginnings of the values of a row, relative to the row.
     pub taps: &'a [usize],
-    /// The values at each tap, a multiple of [`Element::step`].
+    /// The values at each tap, a multiple of [`Element::step`](super::Element::step).
     pub depth: usize,
     /// The panels.
     pub panels: &'a [&'a [E]],
@@ -124,7 +123,7 @@ pub struct Block<'a, E> {
     pub ahead: &'a [FetchedRows],
 }
 
-impl<E: Element> Block<'_, E> {
+impl<E: Number> Block<'_, E> {
     /// The values that a row reaches over.
     fn reach(&self) -> usize {
         self.taps.iter().max().copied().unwrap_or(0) + self.depth
@@ -144,15 +143,16 @@ impl<E: Element> Block<'_, E> {
         readable
     }
 
-    /// Panics if the product would read beyond an operand, or panels and `sums` are not as many.
-    pub fn check(&self, sums: usize, set: InstructionSet) {
+    /// Panics if the product would read beyond an operand, if its depth is no multiple of `step`, or if panels and `sums` are not
+    /// as many.
+    pub fn check(&self, sums: usize, step: usize) {
         let furthest = self.reach();
         for (start, rows) in self.starts.into_iter().zip(self.rows) {
             assert!(rows <= GROUP_ROWS);
             assert!(rows == 0 || start + (rows - 1) * self.stride + furthest <= self.left.len());
         }
         assert!(self.rows[0] > 0);
-        assert!(self.depth > 0 && !self.taps.is_empty() && self.depth.is_multiple_of(E::step(set)));
+        assert!(self.depth > 0 && !self.taps.is_empty() && self.depth.is_multiple_of(step));
         let len = self.taps.len() * self.depth * COLUMNS;
         assert!((1..=2).contains(&sums) && self.panels.len() == sums);
         assert!(self.panels.iter().all(|panel| len <= panel.len()));

@@ -78,7 +78,7 @@ impl TileUnit {
     }
 
     fn multiply_f32(&mut self, block: &Block<'_, f32>, accumulates: bool, sums: &mut [&mut Accumulator]) {
-        block.check(sums.len(), self.set);
+        block.check(sums.len(), f32::step(self.set));
         match self.set {
             // SAFETY: `new` checked that the processor has the instructions, `check` that the operands are long enough.
             #[cfg(target_arch = "x86_64")]
@@ -91,7 +91,7 @@ impl TileUnit {
     }
 
     fn multiply_bf16(&mut self, block: &Block<'_, bf16>, accumulates: bool, sums: &mut [&mut Accumulator]) {
-        block.check(sums.len(), self.set);
+        block.check(sums.len(), bf16::step(self.set));
         #[cfg(target_arch = "x86_64")]
         if self.set == InstructionSet::Amx {
             let rows = block.readable_rows();
