@@ -81,6 +81,11 @@ impl Filtering {
 
     /// `Bᵀ`: the coefficients of the polynomials that vanish at all points but one.
     pub fn of_image(self) -> Vec<Vec<f64>> {
+        if self == Self::Doubled {
+            let even = [[1.0, -1.0, 0.0, 0.0], [0.0, 1.0, 0.0, 0.0], [0.0, -1.0, 1.0, 0.0]];
+            let odd = [[0.0, 1.0, -1.0, 0.0], [0.0, 0.0, 1.0, 0.0], [0.0, 0.0, -1.0, 1.0]];
+            return [even, odd].concat().iter().map(|row| row.to_vec()).collect();
+        }
         let points = self.points();
         let of_point = |at: usize| {
             let mut polynomial = vec![0.0; self.window()];
@@ -98,6 +103,12 @@ impl Filtering {
 
     /// `Aᵀ`, by row of the tile.
     pub fn of_tile_rows(self) -> Vec<Vec<f64>> {
+        if self == Self::Doubled {
+            let firsts = [0, 3, 1, 4];
+            let row =
+                |first| (0..self.window()).map(|at| f64::from(u8::from(at == first || at == first + 1))).collect();
+            return firsts.into_iter().map(row).collect();
+        }
         let highest = self.tile() - 1;
         let row = |power: usize| {
             let of_points = self.points().iter().map(|point| point.powi(power as i32));
