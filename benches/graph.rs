@@ -25,7 +25,7 @@ type Answer = Result<(), Box<dyn std::error::Error>>;
 fn passes(precision: &str) -> Vec<Pass> {
     let operators = match precision {
         "bf16" if InstructionSet::used() == InstructionSet::Amx => (OperandType::Bf16, None),
-        "bf16" => (OperandType::Bf16, Some(Filtering::Two)),
+        "bf16" => (OperandType::Bf16, Some(Filtering::Four)),
         _ => (OperandType::Float32, Some(Filtering::Two)),
     };
     let (operands, filtering) = operators;

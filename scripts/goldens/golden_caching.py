@@ -18,7 +18,7 @@ The cases of deepcache are golden_deepcache.py's.
 
 Every image is drawn alone. Methods see the guided prediction, and forget all where guidance begins or ends. A step
 of a scheduler with two calls is decided by its first call, and the two calls are remembered apart. `likeness.json` holds PSNR and SSIM as scikit-image has them, of models/shapes/sample.png and the same
-picture with a pattern of some amplitude over it.
+image with a pattern of some amplitude over it.
 """
 
 import inspect

@@ -119,7 +119,7 @@ impl<T: Vectors, const C: usize, const P: usize> Form<T, C, P> {
         }
     }
 
-    /// The times at which a block of `rows` rows fetches something.
+    /// The number of times that a block fetches something.
     #[inline(always)]
     fn times(block: &Block<'_, T::Of>) -> usize {
         let rows: usize = block.rows.iter().map(|rows| rows.div_ceil(Self::ROWS)).sum();
