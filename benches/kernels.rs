@@ -132,6 +132,7 @@ fn attention<E: Element>(criterion: &mut Criterion, queries: usize, keys: usize,
     let stride = heads * width;
     let (q, k, v) = (numbers::<E>(queries * stride), numbers::<E>(keys * stride), numbers::<E>(keys * stride));
     let attention = Attention {
+        mask: None,
         queries: Heads { values: &q, rows: queries, stride },
         keys: Heads { values: &k, rows: keys, stride },
         values: Heads { values: &v, rows: keys, stride },

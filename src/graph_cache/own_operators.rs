@@ -32,8 +32,8 @@ pub(super) fn make_with_operators(wanted: &Wanted<'_>, made: &Path) -> Result<Op
     let bytes = rewritten::rewritten(wanted.graph, &before, wanted.options)?;
     let folded = made.with_file_name("folded.onnx");
     Session::save_optimized(wanted.runtime, &wanted.graph.path, bytes, &options, &folded)?;
-    // Attention whose lengths only come of folding.
-    if let Some(Rewritten { bytes, .. }) = rewrite(&GraphFile::open(&folded)?, &[Pass::Attention], &[])? {
+    // Attention with masks, and that whose lengths only come of folding.
+    if let Some(Rewritten { bytes, .. }) = rewrite(&GraphFile::open(&folded)?, &[Pass::MaskedAttention], &[])? {
         std::fs::write(&folded, bytes).map_err(|e| Error::io(&folded, "writing", e))?;
     }
     let graph = GraphFile::open(&folded)?;

@@ -28,7 +28,7 @@ mod threads;
 mod tile;
 mod tile_size;
 
-pub use attention::{Attention, Heads};
+pub use attention::{Attention, Heads, KeyMask};
 pub use convolution::{ImageConvolution, merged};
 pub use epilogue::Epilogue;
 pub use filtering::{FilteredConvolution, Filtering, WeightTransform};

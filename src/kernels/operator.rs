@@ -6,7 +6,7 @@
 //! | `GroupNorm` | image, image or nothing, scale, shift | `groups`, `epsilon`, `activation`, `border` | the image |
 //! | `RowNorm` | rows `[batch, …, width]`, scale, shift | `epsilon`, `centers` | as the rows |
 //! | `HeadNorm` | rows `[batch, rows, heads, width]`, more rows or nothing, the scale of each, cosines, sines | `normalizes`, `epsilon`, `pairs`, `by_pair` | `[batch, rows of both, heads · width]` |
-//! | `Attention` | queries, keys, values `[batch, rows, heads · width]` | `heads`, `scale` | as the queries |
+//! | `Attention` | queries, keys, values `[batch, rows, heads · width]`, mask `[batch or 1, heads or 1, 1, keys]` | `heads`, `scale` | as the queries |
 //! | `Operand` | rows or an image | `border`, `width` | the same in the operands' type |
 //!
 //! The types in a name are those of what is multiplied, or normalized by groups, and of the output; all else is float32.

@@ -6,8 +6,8 @@
 //! softmax between two products. From there each operand is traced back through operators that only move or scale its
 //! values, until the axes of batch, heads, tokens and channels are known.
 //!
-//! With a mask, the fused kernel materializes the scores just as the graph does, so nothing is gained: such attention
-//! is not rewritten.
+//! With a mask, ONNX Runtime's kernel materializes the scores just as the graph does, so nothing is gained: such attention
+//! is rewritten only where an operator of our own takes its place, and only if the mask is the same for all queries.
 
 mod operand;
 mod walk;
@@ -18,15 +18,17 @@ use walk::Walk;
 use super::edits::{Edits, MICROSOFT, float, int, ints, node};
 use super::facts::TensorFacts;
 use super::indexed_graph::{IndexedGraph, input, int as int_of, is, output};
+use super::length::Length;
 use super::numbers::Values;
 use crate::bundle::proto::NodeProto;
 use crate::tensor::DType;
 
-/// Rewrites every attention whose form is recognized, and returns their number.
-pub fn rewrite(source: &IndexedGraph<'_>, facts: &TensorFacts, edits: &mut Edits) -> usize {
+/// Rewrites every attention whose form is recognized, those with a mask `with_masks`, and returns their number.
+pub fn rewrite(source: &IndexedGraph<'_>, facts: &TensorFacts, with_masks: bool, edits: &mut Edits) -> usize {
     let mut sites = Vec::new();
     for softmax in source.nodes.iter().filter(|node| is(node, "Softmax")) {
         if let Some(site) = (Walk { source, facts }).site(softmax)
+            && (with_masks || site.mask.is_none())
             && !edits.is_replaced(site.made.at)
         {
             let nodes = site.nodes(source, edits);
@@ -41,9 +43,18 @@ pub fn rewrite(source: &IndexedGraph<'_>, facts: &TensorFacts, edits: &mut Edits
 struct Site {
     /// Queries, keys and values.
     operands: [Operand; 3],
+    mask: Option<KeyMask>,
     heads: i64,
     scale: f32,
     made: AttentionOutput,
+}
+
+/// What is added to the scores of each key.
+struct KeyMask {
+    /// Its name, `[batch or 1, heads or 1, 1, keys]`.
+    name: String,
+    /// The number of queries.
+    queries: i64,
 }
 
 impl<'s> Walk<'s> {
@@ -54,6 +65,10 @@ impl<'s> Walk<'s> {
         if !self.is_along_last(softmax, rank)? {
             return None;
         }
+        let (mask, scores) = match self.mask(scores) {
+            Some((mask, scores)) => (Some(mask), scores),
+            None => (None, scores),
+        };
         let (product, scale) = self.product(scores)?;
         let query = self.back(input(product, 0)?, OperandAxis::from_product(rank, false)?, Some(scale));
         let key = self.back(input(product, 1)?, OperandAxis::from_product(rank, true)?, Some(1.0));
@@ -68,7 +83,23 @@ impl<'s> Walk<'s> {
             (Some(q), Some(k), Some(v)) => self.assemble([q, k, v], at, made, axes.clone()),
             _ => None,
         };
-        apart.or_else(|| self.assemble([query, key, value], at, made, axes))
+        let site = apart.or_else(|| self.assemble([query, key, value], at, made, axes))?;
+        Some(Site { mask, ..site })
+    }
+
+    /// Finds a mask of keys that is added to scores, and the scores before.
+    fn mask(self, masked: &'s str) -> Option<(KeyMask, &'s str)> {
+        let node = self.source.maker(masked).filter(|node| is(node, "Add"))?;
+        let whole = self.facts.shape(masked)?;
+        let of = |place: usize| Some((input(node, place)?, self.facts.shape(input(node, place)?)?));
+        let (first, second) = (of(0)?, of(1)?);
+        let ((scores, _), (name, lengths)) = if first.1 == whole { (first, second) } else { (second, first) };
+        let ([batch, heads, queries, keys], [b, h, q, k]) = (whole, lengths) else { return None };
+        let is_one = |length: &Length| length.number() == Some(1);
+        let fits = is_one(q) && k == keys && (b == batch || is_one(b)) && (h == heads || is_one(h));
+        let is_whole = self.facts.shape(scores)? == whole && self.facts.dtype(name) == Some(DType::F32);
+        let queries = queries.number().filter(|_| fits && is_whole)?;
+        Some((KeyMask { name: name.to_owned(), queries }, scores))
     }
 
     /// Assembles a site, if its operands have the same batch and the same number of heads.
@@ -87,7 +118,7 @@ impl<'s> Walk<'s> {
         let operands = operands.map(|operand| operand.joined(self).unwrap_or(operand));
         let scale = operands.iter().map(|operand| operand.scale).product::<f64>() as f32;
         // Zero means that the operator chooses the scale itself.
-        (scale.is_finite() && scale != 0.0).then_some(Site { operands, heads, scale, made })
+        (scale.is_finite() && scale != 0.0).then_some(Site { operands, mask: None, heads, scale, made })
     }
 
     /// Returns true if a softmax is along the last axis.
@@ -191,7 +222,14 @@ impl Site {
         let mut nodes = Vec::new();
         let operands: Vec<String> =
             self.operands.iter().map(|operand| append_layout(operand, source, edits, &mut nodes)).collect();
-        let inputs: Vec<&str> = operands.iter().map(String::as_str).collect();
+        let mask = self.mask.as_ref().map(|mask| {
+            let (wide, shape) = (edits.name(source, "mask"), edits.list(source, &[1, 1, mask.queries, 1]));
+            nodes.push(node("Expand", &[&mask.name, &shape], &wide, Vec::new()));
+            wide
+        });
+        let mut inputs: Vec<&str> = operands.iter().map(String::as_str).collect();
+        // Between are a bias and a mask of whole numbers.
+        inputs.extend(mask.iter().flat_map(|mask| ["", "", mask]));
         let attributes = vec![int("num_heads", self.heads), float("scale", self.scale)];
         let made = &self.made;
         let Some(axes) = &made.axes else {

@@ -82,7 +82,8 @@ pub fn footprint(graph: &GraphFile, passes: &[Pass], axes: &[(String, usize)]) -
     let mut edits = Edits::default();
     let passes = if is_known(graph) { passes } else { &[] };
     if passes.contains(&Pass::Attention) {
-        attention::rewrite(&source, &facts, &mut edits);
+        let with_masks = passes.iter().any(|pass| pass.operators().is_some());
+        attention::rewrite(&source, &facts, with_masks, &mut edits);
     }
     for &pass in passes {
         cut::rewrite(&source, pass, axes, &mut edits)?;

@@ -82,7 +82,10 @@ pub fn rewrite(graph: &GraphFile, passes: &[Pass], axes: &[(String, usize)]) -> 
         let sites = match pass {
             // Run after the graph is optimized.
             Pass::DynamicShapes | Pass::Operators(_) => 0,
-            Pass::Attention => attention::rewrite(&source, &TensorFacts::infer_with_axes(&source, axes), &mut edits),
+            Pass::Attention | Pass::MaskedAttention => {
+                let facts = TensorFacts::infer_with_axes(&source, axes);
+                attention::rewrite(&source, &facts, pass == Pass::MaskedAttention, &mut edits)
+            }
             Pass::Subpixel => subpixel::rewrite(&source, &facts, &mut edits),
             Pass::Winograd => winograd::rewrite(&source, &facts, &mut edits),
             Pass::Float32 => float32::rewrite(&source, &facts, &mut edits)?,

@@ -54,6 +54,8 @@ impl OperatorChoice {
 pub enum Pass {
     /// Decomposed attention, fused into one `com.microsoft.MultiHeadAttention`.
     Attention,
+    /// The same, and attention with a mask of keys, for operators of our own.
+    MaskedAttention,
     /// Nearest-neighbor upsampling by two followed by a convolution, as four smaller convolutions of the small image
     /// with interleaved results.
     Subpixel,

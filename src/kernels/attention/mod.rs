@@ -11,4 +11,4 @@ mod operands;
 mod queries;
 mod run;
 
-pub use operands::{Attention, Heads};
+pub use operands::{Attention, Heads, KeyMask};

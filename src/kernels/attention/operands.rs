@@ -28,6 +28,27 @@ impl<E: Element> Heads<'_, E> {
     }
 }
 
+/// What is added to the scores of each key: 0, or a large negative number for a key that is masked.
+#[derive(Debug, Clone, Copy)]
+pub struct KeyMask<'a> {
+    /// The numbers, `[batch, heads, keys]`. Those below -45000, infinity with them, count as -45000: such a key weighs nothing beside
+    /// one that is not masked.
+    pub values: &'a [f32],
+    /// The batch size, or 1 for a mask of all entries.
+    pub batch: usize,
+    /// The number of heads, or 1 for a mask of all heads.
+    pub heads: usize,
+}
+
+impl KeyMask<'_> {
+    /// The numbers of a head's keys.
+    #[inline(always)]
+    pub fn row(&self, batch: usize, head: usize, keys: usize) -> &[f32] {
+        let (batch, head) = (batch.min(self.batch - 1), head.min(self.heads - 1));
+        &self.values[(batch * self.heads + head) * keys..][..keys]
+    }
+}
+
 /// Attention of `queries` to `keys`, and its weights times `values`.
 #[derive(Debug, Clone, Copy)]
 pub struct Attention<'a, E> {
@@ -37,6 +58,8 @@ pub struct Attention<'a, E> {
     pub keys: Heads<'a, E>,
     /// The values, one for each key.
     pub values: Heads<'a, E>,
+    /// What is added to the scaled scores.
+    pub mask: Option<KeyMask<'a>>,
     /// The batch size.
     pub batch: usize,
     /// The number of heads.

@@ -80,7 +80,7 @@ impl<E: Element, O: Number> Queries<'_, '_, E, O> {
         let (sums, _) = std::mem::take(&mut self.sums).as_chunks_mut::<PANELS>();
         let (scores, sums) = sums.split_at_mut(SCORES);
         let sums = &mut sums[..self.attention.width.div_ceil(ROWS)];
-        let mut is_near = true;
+        let mut is_near = self.attention.mask.is_none();
         for (panel, queries) in queries.chunks_exact_mut(key_width * COLUMNS).enumerate() {
             is_near &= self.pack_queries::<L>(panel, queries);
         }
@@ -150,6 +150,19 @@ impl<E: Element, O: Number> Queries<'_, '_, E, O> {
         bound + (self.attention.keys.rows as f32).log2() <= NEAREST
     }
 
+    /// Masks the scores of some keys.
+    #[inline(always)]
+    fn mask<L: Lane>(&self, scores: &mut [Accumulator], from: usize, count: usize) {
+        let Some(mask) = &self.attention.mask else { return };
+        // Larger ones would leave the difference of two scores no digits.
+        const LEAST: f32 = -65536.0 * std::f32::consts::LN_2;
+        let (batch, head) = self.batch_and_head();
+        let numbers = &mask.row(batch, head, self.attention.keys.rows)[from..from + count];
+        for scores in scores {
+            scores.add_to_rows::<L>(numbers.iter().map(|number| number.max(LEAST) / self.attention.scale));
+        }
+    }
+
     /// Computes the weights of `count` keys, and returns the factors of what was summed before, if they are not 1.
     #[inline(always)]
     fn weigh<L: Lane, const PANELS: usize>(
@@ -183,6 +196,7 @@ impl<E: Element, O: Number> Queries<'_, '_, E, O> {
             for first in (0..PANELS).step_by(at_once) {
                 let block = Block { panels: &queries[first..first + at_once], ..block };
                 E::multiply(tiles, &block, false, &mut scores[place(number)].each_mut()[first..first + at_once]);
+                self.mask::<L>(&mut scores[place(number)][first..first + at_once], from + number * ROWS, keys);
                 for panel in first..first + at_once {
                     if *is_near && number > 0 {
                         let scores = &scores[place(number - 1)][panel];

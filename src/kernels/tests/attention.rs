@@ -3,7 +3,25 @@
 use super::*;
 use crate::kernels::scratch::with_scratch;
 
+/// A mask of `[batch, heads, keys]`, whose first keys, and every third, are masked.
+fn mask(batch: usize, heads: usize, keys: usize, least: f32) -> Vec<f32> {
+    let is_masked = |key: usize| key + 1 < keys && (key < 300 || key.is_multiple_of(3));
+    let of = |row: usize| (0..keys).map(move |key| if is_masked(key) { least } else { -0.5 * (row + key % 2) as f32 });
+    (0..batch * heads).flat_map(of).collect()
+}
+
 fn attention<E: Element>(queries: usize, keys: usize, heads: usize, width: usize, scale: f64) {
+    attention_with::<E>(queries, keys, heads, width, scale, None);
+}
+
+fn attention_with<E: Element>(
+    queries: usize,
+    keys: usize,
+    heads: usize,
+    width: usize,
+    scale: f64,
+    mask: Option<KeyMask<'_>>,
+) {
     let batch = 2;
     let wide = heads * width;
     let of = |rows: usize, seed: u64| operands::<E>(batch * rows * wide, seed);
@@ -18,6 +36,7 @@ fn attention<E: Element>(queries: usize, keys: usize, heads: usize, width: usize
                 .map(|c| at(&q, queries, n, row, head * width + c) * at(&k, keys, n, key, head * width + c))
                 .sum::<f64>()
                 * scale
+                + mask.map_or(0.0, |mask| f64::from(mask.row(n, head, keys)[key]))
         };
         let scores: Vec<f64> = (0..keys).map(score).collect();
         let largest = scores.iter().fold(f64::MIN, |largest, score| largest.max(*score));
@@ -32,6 +51,7 @@ fn attention<E: Element>(queries: usize, keys: usize, heads: usize, width: usize
         queries: Heads { values: &q, rows: queries, stride: wide },
         keys: Heads { values: &k, rows: keys, stride: wide },
         values: Heads { values: &v, rows: keys, stride: wide },
+        mask,
         batch,
         heads,
         width,
@@ -56,6 +76,20 @@ fn attentions() {
     }
 }
 
+#[test]
+fn masked_attentions() {
+    for (queries, keys, heads, width) in [(5, 77, 2, 40), (40, 600, 3, 16), (33, 1030, 1, 72)] {
+        for (batches, all_heads) in [(2, heads), (2, 1), (1, 1)] {
+            for least in [-10000.0, f32::MIN, f32::NEG_INFINITY] {
+                let values = mask(batches, all_heads, keys, least);
+                let mask = KeyMask { values: &values, batch: batches, heads: all_heads };
+                attention_with::<f32>(queries, keys, heads, width, 0.3, Some(mask));
+                attention_with::<bf16>(queries, keys, heads, width, 0.3, Some(mask));
+            }
+        }
+    }
+}
+
 /// Scores that overflow the exponential function, and one that is much larger than those before it.
 #[test]
 fn attention_to_large_scores() {
@@ -66,6 +100,7 @@ fn attention_to_large_scores() {
         queries: heads(&queries[..], 1),
         keys: heads(&keys[..], 701),
         values: heads(&values[..], 701),
+        mask: None,
         batch: 1,
         heads: 1,
         width: 8,
@@ -83,6 +118,7 @@ fn attention_keeps_nan() {
             queries: Heads { values: &queries, rows: 1, stride: 8 },
             keys: Heads { values: &others, rows: 40, stride: 8 },
             values: Heads { values: &others, rows: 40, stride: 8 },
+            mask: None,
             batch: 1,
             heads: 1,
             width: 8,

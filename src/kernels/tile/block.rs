@@ -25,6 +25,16 @@ impl Accumulator {
         L::read(&self.0[row][half * LANES..(half + 1) * LANES])
     }
 
+    /// Adds a number to each of the first rows.
+    #[inline(always)]
+    pub fn add_to_rows<L: Lane>(&mut self, numbers: impl Iterator<Item = f32>) {
+        for (row, number) in self.0.iter_mut().zip(numbers) {
+            for part in row.chunks_exact_mut(LANES) {
+                L::read(part).plus(L::all(number)).write(part);
+            }
+        }
+    }
+
     /// Multiplies every row.
     #[inline(always)]
     pub fn rescale<L: Lane>(&mut self, factors: &[L; HALVES]) {

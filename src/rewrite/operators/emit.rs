@@ -204,8 +204,10 @@ impl<'s, 'w, 'p> Emitter<'s, 'w, 'p> {
     fn attention(&mut self, attention: &FusedAttention<'s>, results: OperandType) -> NodeProto {
         let form = self.attention_operand();
         let [queries, keys, values] = attention.operands.map(|name| self.forms.form(name, form));
+        let mask = self.plain(attention.mask);
         let attributes = vec![int("heads", attention.heads as i64), float("scale", attention.scale)];
-        own_node(OwnOperator::Attention, self.choice.operands, results, &[&queries, &keys, &values], "", attributes)
+        let inputs = [&queries, &keys, &values, &mask].map(String::as_str);
+        own_node(OwnOperator::Attention, self.choice.operands, results, &inputs, "", attributes)
     }
 
     fn group_norm(&mut self, norm: &FusedGroupNorm<'s>, form: TensorForm, results: OperandType) -> NodeProto {

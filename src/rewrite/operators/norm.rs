@@ -182,7 +182,8 @@ fn row_beside<'s>(site: Site<'s>, norm: &FusedRowNorm<'s>, made: &str, at: usize
 }
 
 fn attention<'s>(site: Site<'s>, at: usize, node: &'s NodeProto) -> Option<FusedNodes<'s>> {
-    let is_plain = node.input.iter().skip(3).all(String::is_empty)
+    let others = node.input.iter().enumerate().skip(3);
+    let is_plain = others.clone().all(|(place, name)| name.is_empty() || place == MASK)
         && node
             .attribute
             .iter()
@@ -198,8 +199,29 @@ fn attention<'s>(site: Site<'s>, at: usize, node: &'s NodeProto) -> Option<Fused
     }
     let own = attribute(node, "scale").map_or(0.0, |attribute| attribute.f);
     let scale = if own == 0.0 { 1.0 / ((width / heads) as f32).sqrt() } else { own };
-    let fused = Fused::Attention(FusedAttention { operands, heads, scale });
-    Some(FusedNodes { fused, nodes: vec![at], output: output(node)? })
+    let (mask, mut nodes) = match input(node, MASK) {
+        Some(wide) => {
+            let (repeat, mask) = key_mask(site, wide, [batch, heads, *keys.get(1)?])?;
+            (Some(mask), repeat.into_iter().collect())
+        }
+        None => (None, Vec::new()),
+    };
+    nodes.push(at);
+    let fused = Fused::Attention(FusedAttention { operands, mask, heads, scale });
+    Some(FusedNodes { fused, nodes, output: output(node)? })
+}
+
+/// The input that is added to the scores.
+const MASK: usize = 5;
+
+/// The mask of each key that a node repeats for each query, with that node if nothing else reads it.
+fn key_mask<'s>(site: Site<'s>, wide: &str, lengths: [usize; 3]) -> Option<(Option<usize>, &'s str)> {
+    let at = site.source.maker_index(wide)?;
+    let mask = input(site.source.nodes.get(at).filter(|node| is(node, "Expand"))?, 0)?;
+    let [batch, heads, keys] = lengths;
+    let fits = matches!(*site.lengths(mask)?, [b, h, 1, k]
+        if [1, batch].contains(&b) && [1, heads].contains(&h) && k == keys);
+    (fits && site.is_float(mask)).then(|| (site.only_reader(wide).map(|_| at), mask))
 }
 
 fn epsilon(node: &NodeProto) -> f32 {

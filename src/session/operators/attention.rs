@@ -2,8 +2,8 @@
 
 use ort::operator::{KernelContext, OperatorInput};
 
-use super::call::{Call, Compute, Stored, check, needed, values, whole};
-use crate::kernels::{Attention, Heads, InstructionSet, OwnOperator};
+use super::call::{Call, Compute, OPTIONAL, Stored, check, needed, values, whole};
+use crate::kernels::{Attention, Heads, InstructionSet, KeyMask, OwnOperator};
 
 /// The operator `Attention`, with its attributes.
 pub struct AttentionKernel {
@@ -15,7 +15,7 @@ impl Compute for AttentionKernel {
     const OPERATOR: OwnOperator = OwnOperator::Attention;
 
     fn inputs<E: Stored>() -> Vec<OperatorInput> {
-        (0..3).map(|_| OperatorInput::required(E::STORED)).collect()
+        (0..3).map(|_| OperatorInput::required(E::STORED)).chain([OPTIONAL]).collect()
     }
 
     fn read(node: &KernelContext<'_>) -> ort::Result<Self> {
@@ -35,10 +35,20 @@ impl Compute for AttentionKernel {
         check(fits, "the keys")?;
         check(self.heads > 0 && width > 0 && width.is_multiple_of(self.heads), "the number of heads")?;
         let stride = width;
+        let mask = call.value(3)?;
+        let mask = mask.as_ref().map(values::<f32>).transpose()?;
+        let of_keys_mask = |(lengths, values): (Vec<usize>, _)| match *lengths {
+            [b, h, 1, n] if [1, batch].contains(&b) && [1, self.heads].contains(&h) && n == key_lengths[1] => {
+                Ok(KeyMask { values, batch: b, heads: h })
+            }
+            _ => Err(ort::Error::new("the mask does not fit the other inputs")),
+        };
+        let mask = mask.map(of_keys_mask).transpose()?;
         let attention = Attention {
             queries: Heads { values: queries, rows, stride },
             keys: Heads { values: keys, rows: key_lengths[1], stride },
             values: Heads { values: of_keys, rows: key_lengths[1], stride },
+            mask,
             batch,
             heads: self.heads,
             width: width / self.heads,

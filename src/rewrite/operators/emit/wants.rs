@@ -73,7 +73,9 @@ impl Emitter<'_, '_, '_> {
                 wants.extend(others.into_iter().flatten().filter(|other| *other == name).map(|_| None));
                 wants
             }
-            Fused::Attention(_) => vec![Some(self.attention_operand())],
+            Fused::Attention(attention) => {
+                vec![(attention.mask != Some(name)).then(|| self.attention_operand())]
+            }
             Fused::GroupNorm(_) => vec![self.is_rounded_for_norm(name).then(|| self.rounded_image())],
             Fused::RowNorm(_) | Fused::HeadNorm(_) => vec![None],
         }
