@@ -96,7 +96,7 @@ fn describe(pipeline: &Path, plan: &Plan, out: &mut dyn Write) -> Result<()> {
         }
     }
     for plan in plan.executions() {
-        if let Some(remark) = plan.offload_remark() {
+        for remark in [plan.bfloat16_remark(), plan.offload_remark()].into_iter().flatten() {
             output::text(out, &format!("{remark}\n"))?;
         }
     }

@@ -81,7 +81,7 @@ impl ExecutionPlan {
         let winograd = (rounds_once && !self.device.exact || self.device.fast_convolutions).then_some(Pass::Winograd);
         let loose = self.memory_budget.map(|_| Pass::DynamicShapes);
         let own = self.operator_choice(kind).map(Pass::Operators);
-        let upcast = self.model.upcast.contains(&kind).then_some(Pass::Float32);
+        let upcast = self.is_widened(kind).then_some(Pass::Float32);
         let is_on_webgpu = self.may_run_on(kind, WEBGPU);
         let padding = is_on_webgpu.then_some(Pass::ChannelPadding);
         let mask_bias = self.may_run_on(kind, openvino::PROVIDER).then_some(Pass::MaskBias);
@@ -176,7 +176,7 @@ impl ExecutionPlan {
     /// True if a component's graph computes in half precision as it is opened.
     fn computes_in_half(&self, kind: ComponentKind) -> bool {
         let is_half = |(of, graph): &(ComponentKind, &GraphFile)| *of == kind && graph.multiplies_in_half();
-        self.model.graphs().iter().any(is_half) && !self.model.upcast.contains(&kind)
+        self.model.graphs().iter().any(is_half) && !self.is_widened(kind)
     }
 
     /// Returns the way the rows of the denoiser's calls are run: as the pipeline file says, or in the way that was the

@@ -8,6 +8,7 @@ use crate::bundle::{ComponentKind, GraphFile};
 use crate::error::{Error, Result};
 use crate::kernels::{Filtering, InstructionSet, OperandType};
 use crate::rewrite::OperatorChoice;
+use crate::session::{Provider, find_provider};
 use crate::spec::{Options, Precision};
 use crate::tensor::DType;
 
@@ -26,7 +27,33 @@ impl ExecutionPlan {
             && self.graph_cache.is_some()
             && self.is_heavy(kind)
             && self.can_be_cached(kind);
-        (fits && self.narrow_weights(kind, is_bf16).is_none()).then_some(operands)
+        (fits && self.narrow_weights(kind, is_bf16 || self.is_widened(kind)).is_none()).then_some(operands)
+    }
+
+    /// True if a component's graph is rewritten to compute in float32: a VAE that diffusers runs so, or a graph in bfloat16
+    /// that is to run on a provider without it.
+    pub fn is_widened(&self, kind: ComponentKind) -> bool {
+        self.model.upcast.contains(&kind) || self.is_widened_from_bfloat16(kind)
+    }
+
+    /// True for a graph in bfloat16 that is to run on a provider without it.
+    pub fn is_widened_from_bfloat16(&self, kind: ComponentKind) -> bool {
+        let is_stored = |(own, graph): &(ComponentKind, &GraphFile)| *own == kind && graph.multiplies_in_bfloat16();
+        let takes = |name: &String| find_provider(name).is_ok_and(Provider::takes_bfloat16);
+        !self.device.providers_of(kind).first().is_some_and(takes) && self.all_graphs().iter().any(is_stored)
+    }
+
+    /// Returns a sentence about the graphs in bfloat16 that compute in float32, if there are some.
+    pub fn bfloat16_remark(&self) -> Option<String> {
+        let mut kinds: Vec<_> = self.all_graphs().into_iter().map(|(kind, _)| kind).collect();
+        kinds.retain(|kind| self.is_widened_from_bfloat16(*kind));
+        kinds.sort_unstable();
+        kinds.dedup();
+        let provider = self.device.providers_of(*kinds.first()?).first().map_or("the provider", String::as_str);
+        let verb = if kinds.len() == 1 { "computes" } else { "compute" };
+        let names: Vec<_> = kinds.iter().map(ToString::to_string).collect();
+        let names = names.join(", ");
+        Some(format!("{names} {verb} in float32, not in bfloat16, for which {provider} has no operators"))
     }
 
     /// True if bf16 is chosen, or `auto` on a CPU on which it is faster. `auto` has no component in bf16 if the denoiser

@@ -159,7 +159,7 @@ impl ExecutionPlan {
     fn check_products(&self, runtime: &Runtime) -> Result<()> {
         let mut problems = Problems::default();
         for (kind, graph) in self.all_graphs() {
-            if !self.device.is_on_cpu(kind) {
+            if !self.device.is_on_cpu(kind) || self.is_widened(kind) {
                 continue;
             }
             let others = graph.products.iter().filter(|(_, dtype)| ![DType::F32, DType::F16].contains(dtype));

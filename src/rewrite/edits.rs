@@ -112,11 +112,6 @@ impl Edits {
         self.moved.insert(tensor.name.clone(), tensor);
     }
 
-    /// Gives a tensor that the file stores another name, or other values.
-    pub fn replace_stored(&mut self, name: &str, tensor: TensorValues) {
-        self.moved.insert(name.to_owned(), tensor);
-    }
-
     /// Reverts replacements that do not remove the tensor they were meant to make unused, and returns the number of the
     /// others. A site is the index of the replaced node and that tensor.
     pub fn retain_useful(&mut self, source: &IndexedGraph<'_>, mut sites: Vec<(usize, &str)>) -> usize {

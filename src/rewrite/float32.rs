@@ -1,20 +1,20 @@
-//! Float32 arithmetic over half-precision weights.
+//! Float32 arithmetic over weights of half precision or bfloat16.
 //!
-//! diffusers runs a VAE in half precision in float32 where its configuration has `force_upcast`: the weights are those of
-//! half precision, and everything that is computed from them is float32. A stored tensor gets another name and a `Cast`
-//! that makes the old one, so that the nodes that read it stay as they are.
+//! diffusers runs a VAE in half precision in float32 where its configuration has `force_upcast`, and most providers have no
+//! operators for bfloat16: the weights are those that are stored, and everything that is computed from them is float32. A
+//! stored tensor keeps its name and type, so that LoRAs find it, and the nodes that read it read its `Cast`.
 
-use prost::Message;
+use std::collections::HashMap;
 
 use super::edits::{Declarations, Edits, int, node};
 use super::facts::TensorFacts;
 use super::indexed_graph::{IndexedGraph, input, is, output};
-use super::numbers::{TensorValues, Values};
+use super::numbers::Values;
 use crate::bundle::proto::{NodeProto, TensorProto, ValueInfoProto};
 use crate::error::{Error, Result};
 use crate::tensor::{DType, Field};
 
-/// Computes in float32 what the graph computes in half precision, and returns the number of stored tensors and nodes that
+/// Computes in float32 what the graph computes in half precision or bfloat16, and returns the number of stored tensors and nodes that
 /// change.
 ///
 /// # Errors
@@ -28,12 +28,15 @@ pub fn rewrite(source: &IndexedGraph<'_>, facts: &TensorFacts, edits: &mut Edits
     let is_half_tensor = |(tensor, _): &(&TensorProto, Field)| is_half(DType::from_onnx(tensor.data_type));
     let mut stored: Vec<_> = source.stored().filter(is_half_tensor).collect();
     stored.sort_by(|(a, _), (b, _)| a.name.cmp(&b.name));
-    for (tensor, place) in stored {
-        widen_stored(source, tensor, place, edits)?;
+    let mut wide = HashMap::new();
+    for (tensor, _) in stored {
+        let name = edits.name(source, "float32");
+        edits.follow(None, cast(&tensor.name, &name));
+        wide.insert(tensor.name.as_str(), name);
         sites += 1;
     }
     for (at, node) in source.nodes.iter().enumerate() {
-        if let Some(nodes) = widened(source, facts, node, edits)? {
+        if let Some(nodes) = widened(source, facts, (node, &wide), edits)? {
             edits.replace(at, nodes);
             sites += 1;
         }
@@ -43,37 +46,36 @@ pub fn rewrite(source: &IndexedGraph<'_>, facts: &TensorFacts, edits: &mut Edits
 }
 
 fn refused(source: &IndexedGraph<'_>, problem: &str) -> Error {
-    let problem =
-        format!("computes in half precision, which this VAE's configuration rules out (force_upcast), and {problem}");
-    Error::model(&source.graph().path, problem, "export the VAE in float32")
+    let problem = format!("is to compute in float32, not in the type of its weights, and {problem}");
+    Error::model(&source.graph().path, problem, "export it in float32")
 }
 
 fn is_half(dtype: DType) -> bool {
-    dtype == DType::F16
+    matches!(dtype, DType::F16 | DType::Bf16)
 }
 
 fn cast(from: &str, to: &str) -> NodeProto {
     node("Cast", &[from], to, vec![int("to", i64::from(DType::F32.to_onnx()))])
 }
 
-/// Renames a stored tensor, and computes its old name.
-fn widen_stored(source: &IndexedGraph<'_>, tensor: &TensorProto, place: Field, edits: &mut Edits) -> Result<()> {
-    let values = source.bytes().get(place.body..place.end).and_then(|bytes| TensorValues::decode(bytes).ok());
-    let values = values.ok_or_else(|| refused(source, &format!("tensor {} cannot be read", tensor.name)))?;
-    let name = edits.name(source, "half");
-    edits.follow(None, cast(&name, &tensor.name));
-    edits.replace_stored(&tensor.name, TensorValues { name, ..values });
-    Ok(())
-}
-
-/// Returns the replacement of a node whose result is of half precision whatever it reads.
+/// Returns the replacement of a node that reads a stored tensor, or whose result is of one of these types whatever it reads.
 fn widened(
     source: &IndexedGraph<'_>,
     facts: &TensorFacts,
-    node: &NodeProto,
+    (node, wide): (&NodeProto, &HashMap<&str, String>),
     edits: &mut Edits,
 ) -> Result<Option<Vec<NodeProto>>> {
-    let Some(made) = output(node).filter(|name| facts.dtype(name).is_some_and(is_half)) else { return Ok(None) };
+    let mut changed = node.clone();
+    let mut is_changed = false;
+    for input in &mut changed.input {
+        if let Some(name) = wide.get(input.as_str()) {
+            input.clone_from(name);
+            is_changed = true;
+        }
+    }
+    let Some(made) = output(node).filter(|name| facts.dtype(name).is_some_and(is_half)) else {
+        return Ok(is_changed.then(|| vec![changed]));
+    };
     if is(node, "Constant") || is(node, "ConstantOfShape") {
         let numbers = source.constant(made).ok_or_else(|| refused(source, "a constant of it cannot be read"))?;
         let Values::Real(values) = numbers.values else { return Ok(None) };
@@ -87,14 +89,12 @@ fn widened(
         return Ok(Some(vec![same]));
     }
     let code = i64::from(DType::F32.to_onnx());
-    let mut changed = node.clone();
     let types = changed.attribute.iter_mut().filter(|a| a.name == "dtype" || (a.name == "to" && is(node, "Cast")));
-    let mut is_typed = false;
     for attribute in types {
         attribute.i = code;
-        is_typed = true;
+        is_changed = true;
     }
-    Ok(is_typed.then(|| vec![changed]))
+    Ok(is_changed.then(|| vec![changed]))
 }
 
 /// Declares inputs and outputs in float32.

@@ -211,6 +211,11 @@ impl GraphFile {
         self.products.iter().any(|(_, dtype)| *dtype == DType::F16)
     }
 
+    /// Returns true if products of the graph multiply in bfloat16.
+    pub fn multiplies_in_bfloat16(&self) -> bool {
+        self.products.iter().any(|(_, dtype)| *dtype == DType::Bf16)
+    }
+
     /// Returns true if the graph uses 8-bit integer matrix products.
     pub fn multiplies_in_integers(&self) -> bool {
         let products = ["MatMulInteger", "MatMulIntegerToFloat", "DynamicQuantizeMatMul", "QLinearMatMul"];

@@ -55,6 +55,11 @@ impl Provider {
         self.memory.is_some()
     }
 
+    /// Returns true if it runs graphs whose tensors are bfloat16. Others have such graphs in float32.
+    pub fn takes_bfloat16(&self) -> bool {
+        matches!(self.name, "cuda" | "tensorrt" | "nvrtx" | "rocm" | "migraphx")
+    }
+
     /// Returns true for an option that the provider would ignore without a message.
     pub fn ignores(&self, option: &str) -> bool {
         !self.options.is_empty() && !self.options.contains(&option)
