@@ -96,7 +96,7 @@ fn describe(pipeline: &Path, plan: &Plan, out: &mut dyn Write) -> Result<()> {
         }
     }
     for plan in plan.executions() {
-        for remark in [plan.bfloat16_remark(), plan.offload_remark()].into_iter().flatten() {
+        for remark in plan.widening_remarks().into_iter().chain(plan.offload_remark()) {
             output::text(out, &format!("{remark}\n"))?;
         }
     }

@@ -58,8 +58,8 @@ impl ExecutionPlan {
         let has_half = graph.weight_types.iter().any(|(dtype, _)| matches!(dtype, DType::F16));
         let has_bf16 = graph.weight_types.iter().any(|(dtype, _)| matches!(dtype, DType::Bf16));
         let of_graph = match () {
-            () if self.is_widened(opening.kind) => ComputePrecision::Float32,
             () if graph.multiplies_in_integers() => ComputePrecision::Int8,
+            () if self.is_widened(opening.kind) => ComputePrecision::Float32,
             () if has_bf16 => ComputePrecision::Bf16,
             () if has_half => ComputePrecision::Half,
             () => ComputePrecision::Float32,

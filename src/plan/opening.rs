@@ -5,6 +5,7 @@ use super::openvino;
 use super::part::Part;
 use crate::bundle::{ComponentKind, GraphFile};
 use crate::graph_cache::{GraphCache, Rows};
+use crate::kernels::OperandType;
 use crate::rewrite::Pass;
 use crate::session::{ProviderChoice, SessionOptions, WeightFile, find_provider};
 use crate::spec::{Batching, DenoisingLoop};
@@ -256,15 +257,22 @@ impl ExecutionPlan {
             graph: &part.graph,
             edits: &part.edits,
             passes: self.passes(part.kind),
-            weight_bytes: part.graph.weight_bytes,
+            weight_bytes: self.weight_bytes(part.kind, part.graph.weight_bytes),
         }
+    }
+
+    /// The bytes of weights that are stored as so many: twice as many in float32.
+    fn weight_bytes(&self, kind: ComponentKind, stored: u64) -> u64 {
+        let is_wide = self.is_widened(kind) && self.operands_of(kind) != Some(OperandType::Bf16);
+        if is_wide { stored.saturating_mul(2) } else { stored }
     }
 
     /// Returns the options for opening the denoiser's shallow layers, if a cache runs them alone.
     pub fn shallow_opening(&self) -> Option<Opening<'_>> {
         let (passes, shallow) = self.shallow_passes().zip(self.model.shallow.as_ref())?;
         let whole = self.opening(&self.model.denoiser);
-        Some(Opening { is_shallow: true, passes, weight_bytes: shallow.weight_bytes, ..whole })
+        let weight_bytes = self.weight_bytes(whole.kind, shallow.weight_bytes);
+        Some(Opening { is_shallow: true, passes, weight_bytes, ..whole })
     }
 
     /// The rewriting passes of the graph of the shallow layers, if there is one.

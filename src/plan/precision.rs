@@ -7,7 +7,7 @@ use super::{openvino, tensorrt};
 use crate::bundle::{ComponentKind, GraphFile};
 use crate::error::{Error, Result};
 use crate::kernels::{Filtering, InstructionSet, OperandType};
-use crate::rewrite::OperatorChoice;
+use crate::rewrite::{OperatorChoice, can_widen};
 use crate::session::{Provider, find_provider};
 use crate::spec::{Options, Precision};
 use crate::tensor::DType;
@@ -30,30 +30,50 @@ impl ExecutionPlan {
         (fits && self.narrow_weights(kind, is_bf16 || self.is_widened(kind)).is_none()).then_some(operands)
     }
 
-    /// True if a component's graph is rewritten to compute in float32: a VAE that diffusers runs so, or a graph in bfloat16
-    /// that is to run on a provider without it.
+    /// True if a component's graph is rewritten to compute in float32 on the weights that it stores.
     pub fn is_widened(&self, kind: ComponentKind) -> bool {
-        self.model.upcast.contains(&kind) || self.is_widened_from_bfloat16(kind)
+        self.model.upcast.contains(&kind) || self.is_widened_from_bfloat16(kind) || self.is_widened_from_half(kind)
     }
 
     /// True for a graph in bfloat16 that is to run on a provider without it.
-    pub fn is_widened_from_bfloat16(&self, kind: ComponentKind) -> bool {
-        let is_stored = |(own, graph): &(ComponentKind, &GraphFile)| *own == kind && graph.multiplies_in_bfloat16();
+    fn is_widened_from_bfloat16(&self, kind: ComponentKind) -> bool {
         let takes = |name: &String| find_provider(name).is_ok_and(Provider::takes_bfloat16);
-        !self.device.providers_of(kind).first().is_some_and(takes) && self.all_graphs().iter().any(is_stored)
+        let has = self.device.providers_of(kind).first().is_some_and(takes);
+        !has && self.graphs_of(kind).any(GraphFile::computes_in_bfloat16)
     }
 
-    /// Returns a sentence about the graphs in bfloat16 that compute in float32, if there are some.
-    pub fn bfloat16_remark(&self) -> Option<String> {
+    /// True for a graph in half precision that is optimized for an x86-64 CPU, of which ONNX Runtime has hardly an operator in
+    /// half precision: as exported, most nodes would be between casts.
+    fn is_widened_from_half(&self, kind: ComponentKind) -> bool {
+        cfg!(target_arch = "x86_64")
+            && self.graph_cache.is_some()
+            && self.can_be_cached(kind)
+            && self.graphs_of(kind).any(GraphFile::multiplies_in_half)
+            && self.graphs_of(kind).all(can_widen)
+    }
+
+    /// The graphs of a component: several ControlNets are of one kind.
+    fn graphs_of(&self, kind: ComponentKind) -> impl Iterator<Item = &GraphFile> {
+        self.all_graphs().into_iter().filter(move |(own, _)| *own == kind).map(|(_, graph)| graph)
+    }
+
+    /// Returns a sentence about each type of graphs that compute in float32 instead.
+    pub fn widening_remarks(&self) -> Vec<String> {
         let mut kinds: Vec<_> = self.all_graphs().into_iter().map(|(kind, _)| kind).collect();
-        kinds.retain(|kind| self.is_widened_from_bfloat16(*kind));
         kinds.sort_unstable();
         kinds.dedup();
-        let provider = self.device.providers_of(*kinds.first()?).first().map_or("the provider", String::as_str);
-        let verb = if kinds.len() == 1 { "computes" } else { "compute" };
-        let names: Vec<_> = kinds.iter().map(ToString::to_string).collect();
-        let names = names.join(", ");
-        Some(format!("{names} {verb} in float32, not in bfloat16, for which {provider} has no operators"))
+        let remark = |is_of_type: &dyn Fn(ComponentKind) -> bool, instead: &str| {
+            let names: Vec<_> = kinds.iter().filter(|kind| is_of_type(**kind)).map(ToString::to_string).collect();
+            let verb = if names.len() == 1 { "computes" } else { "compute" };
+            (!names.is_empty()).then(|| format!("{} {verb} in float32, not in {instead}", names.join(", ")))
+        };
+        let from_half = |kind| self.is_widened_from_half(kind) && !self.model.upcast.contains(&kind);
+        let from_bfloat16 = |kind| self.is_widened_from_bfloat16(kind);
+        let remarks = [
+            remark(&from_bfloat16, "bfloat16, which the provider does not have"),
+            remark(&from_half, "half precision, in which this CPU is slower"),
+        ];
+        remarks.into_iter().flatten().collect()
     }
 
     /// True if bf16 is chosen, or `auto` on a CPU on which it is faster. `auto` has no component in bf16 if the denoiser
@@ -133,8 +153,7 @@ impl ExecutionPlan {
             };
             graph.weight_types.iter().find(is_narrow).map(|(dtype, _)| *dtype)
         };
-        // Several ControlNets are of one kind.
-        self.all_graphs().into_iter().filter(|(own, _)| *own == kind).find_map(|(_, graph)| narrow(graph))
+        self.graphs_of(kind).find_map(narrow)
     }
 
     /// Returns how a component's operators of our own compute, if it has those.

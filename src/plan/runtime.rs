@@ -155,7 +155,7 @@ impl ExecutionPlan {
     }
 
     /// Requires that the CPU multiplies by weights of the types in which the graphs store them, which it does not by
-    /// bfloat16 for example.
+    /// 8-bit floating-point numbers for example.
     fn check_products(&self, runtime: &Runtime) -> Result<()> {
         let mut problems = Problems::default();
         for (kind, graph) in self.all_graphs() {

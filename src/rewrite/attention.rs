@@ -49,7 +49,7 @@ struct Site {
     made: AttentionOutput,
 }
 
-/// What is added to the scores of each key.
+/// A mask of keys, which is added to their scores.
 struct KeyMask {
     /// Its name, `[batch or 1, heads or 1, 1, keys]`.
     name: String,
@@ -94,6 +94,9 @@ impl<'s> Walk<'s> {
         let of = |place: usize| Some((input(node, place)?, self.facts.shape(input(node, place)?)?));
         let (first, second) = (of(0)?, of(1)?);
         let ((scores, _), (name, lengths)) = if first.1 == whole { (first, second) } else { (second, first) };
+        if self.is_zero(name) {
+            return None;
+        }
         let ([batch, heads, queries, keys], [b, h, q, k]) = (whole, lengths) else { return None };
         let is_one = |length: &Length| length.number() == Some(1);
         let fits = is_one(q) && k == keys && (b == batch || is_one(b)) && (h == heads || is_one(h));

@@ -10,19 +10,48 @@ use super::edits::{Declarations, Edits, int, node};
 use super::facts::TensorFacts;
 use super::indexed_graph::{IndexedGraph, input, is, output};
 use super::numbers::Values;
+use super::pass::Pass;
+use super::versions::is_known;
+use crate::bundle::GraphFile;
 use crate::bundle::proto::{NodeProto, TensorProto, ValueInfoProto};
 use crate::error::{Error, Result};
 use crate::tensor::{DType, Field};
 
-/// Computes in float32 what the graph computes in half precision or bfloat16, and returns the number of stored tensors and nodes that
-/// change.
+/// Opens a graph as the other passes see it: with [`Pass::Float32`] among the `passes`, as it computes then.
 ///
 /// # Errors
-/// [`Error::Model`] if the graph has branches, or values that cannot be read.
-pub fn rewrite(source: &IndexedGraph<'_>, facts: &TensorFacts, edits: &mut Edits) -> Result<usize> {
+/// As [`IndexedGraph::open`]; [`Error::Model`] if a graph that is to be widened has branches or functions, is of a version
+/// that is not known, or has values that cannot be read.
+pub fn open<'g>(graph: &'g GraphFile, passes: &[Pass]) -> Result<(IndexedGraph<'g>, usize)> {
+    let source = IndexedGraph::open(graph)?;
+    if !passes.contains(&Pass::Float32) {
+        return Ok((source, 0));
+    }
+    let mut edits = Edits::default();
+    let sites = rewrite(&source, &TensorFacts::infer(&source), &mut edits)?;
+    let bytes = edits.write(&source)?;
+    Ok((IndexedGraph::of_rewritten(graph, bytes)?, sites))
+}
+
+/// True for a graph that [`open`] widens, but for what only reading its nodes shows.
+pub fn can_widen(graph: &GraphFile) -> bool {
+    let has_branches = graph.operators.keys().any(|operator| ["If", "Loop", "Scan"].contains(&operator.name.as_str()));
+    is_known(graph) && !graph.has_functions && !has_branches
+}
+
+/// Computes in float32 what the graph computes in half precision or bfloat16, and returns the number of stored tensors and
+/// nodes that change.
+fn rewrite(source: &IndexedGraph<'_>, facts: &TensorFacts, edits: &mut Edits) -> Result<usize> {
     let has_branches = |node: &NodeProto| node.attribute.iter().any(|a| a.g.is_some() || !a.graphs.is_empty());
-    if source.nodes.iter().any(has_branches) {
-        return Err(refused(source, "has branches"));
+    for (is_so, problem) in [
+        (source.nodes.iter().any(has_branches), "has branches"),
+        (source.graph().has_functions, "has functions of its own"),
+        (!source.is_sorted, "has nodes in the wrong order"),
+        (!is_known(source.graph()), "is of an older version: operator set 11 is the first one that is known"),
+    ] {
+        if is_so {
+            return Err(refused(source, problem));
+        }
     }
     let mut sites = 0;
     let is_half_tensor = |(tensor, _): &(&TensorProto, Field)| is_half(DType::from_onnx(tensor.data_type));
@@ -79,9 +108,12 @@ fn widened(
     if is(node, "Constant") || is(node, "ConstantOfShape") {
         let numbers = source.constant(made).ok_or_else(|| refused(source, "a constant of it cannot be read"))?;
         let Values::Real(values) = numbers.values else { return Ok(None) };
-        let dims: Vec<usize> = numbers.dims.iter().filter_map(|&n| usize::try_from(n).ok()).collect();
-        let stored = edits.floats(source, "constant", &dims, &values);
         let shape = input(node, 0).filter(|_| is(node, "ConstantOfShape"));
+        let dims: Vec<usize> = numbers.dims.iter().filter_map(|&n| usize::try_from(n).ok()).collect();
+        let stored = match (shape, values.first()) {
+            (Some(_), Some(&value)) => edits.floats(source, "constant", &[], &[value]),
+            _ => edits.floats(source, "constant", &dims, &values),
+        };
         let same = match shape {
             Some(shape) => self::node("Expand", &[&stored, shape], made, Vec::new()),
             None => self::node("Identity", &[&stored], made, Vec::new()),

@@ -27,14 +27,6 @@ pub struct Footprint {
     pub unknown: usize,
 }
 
-impl Footprint {
-    /// The same in float32, of a graph in half precision.
-    fn widened(self) -> Self {
-        let Self { weights, activations, in_place, unknown } = self;
-        Self { weights: 2 * weights, activations: 2 * activations, in_place: 2 * in_place, unknown }
-    }
-}
-
 /// Operators whose output is the input with another shape.
 const VIEWS: [&str; 6] = ["Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity", "Dropout"];
 
@@ -74,7 +66,7 @@ const BY_VALUE: [&str; 26] = [
 /// # Errors
 /// As [`rewrite`](super::rewrite).
 pub fn footprint(graph: &GraphFile, passes: &[Pass], axes: &[(String, usize)]) -> Result<Option<Footprint>> {
-    let source = IndexedGraph::open(graph)?;
+    let (source, _) = super::float32::open(graph, passes)?;
     if !source.is_sorted {
         return Ok(None);
     }
@@ -89,8 +81,7 @@ pub fn footprint(graph: &GraphFile, passes: &[Pass], axes: &[(String, usize)]) -
         cut::rewrite(&source, pass, axes, &mut edits)?;
     }
     let nodes = edits.nodes(&source);
-    let footprint = Memory::analyze(&source, &facts, passes, &edits, &nodes).run();
-    Ok(Some(if passes.contains(&Pass::Float32) { footprint.widened() } else { footprint }))
+    Ok(Some(Memory::analyze(&source, &facts, passes, &edits, &nodes).run()))
 }
 
 /// The graph's tensors, and the nodes that need them.

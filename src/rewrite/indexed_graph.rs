@@ -12,10 +12,27 @@ use crate::bundle::{ExternalReference, GraphFile, frame, map};
 use crate::error::{Error, Result};
 use crate::tensor::{DType, Field};
 
+/// The bytes of a graph file.
+enum FileBytes {
+    Mapped(Mmap),
+    Rewritten(Vec<u8>),
+}
+
+impl std::ops::Deref for FileBytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Mapped(file) => file,
+            Self::Rewritten(bytes) => bytes,
+        }
+    }
+}
+
 /// A graph's file, mapped and indexed. Weights are not copied.
 pub struct IndexedGraph<'g> {
     graph: &'g GraphFile,
-    file: Mmap,
+    file: FileBytes,
     beside: BTreeMap<&'g str, Mmap>,
     /// The location of the graph's message in the file.
     pub place: Field,
@@ -48,7 +65,18 @@ impl<'g> IndexedGraph<'g> {
     /// # Errors
     /// [`Error::Io`] if a file cannot be read, [`Error::Model`] if it changed since `graph` was opened.
     pub fn open(graph: &'g GraphFile) -> Result<Self> {
-        let file = map(&graph.path)?;
+        Self::read(graph, FileBytes::Mapped(map(&graph.path)?))
+    }
+
+    /// Parses a file that was made of this one, with the same external tensors.
+    ///
+    /// # Errors
+    /// As [`IndexedGraph::open`].
+    pub fn of_rewritten(graph: &'g GraphFile, bytes: Vec<u8>) -> Result<Self> {
+        Self::read(graph, FileBytes::Rewritten(bytes))
+    }
+
+    fn read(graph: &'g GraphFile, file: FileBytes) -> Result<Self> {
         let beside = graph.external.iter().map(|e| Ok((e.location.as_str(), map(&e.path)?)));
         let beside = beside.collect::<Result<BTreeMap<_, _>>>()?;
         let damaged = |problem: String| Error::model(&graph.path, problem, "download or copy the file again");

@@ -36,6 +36,7 @@ use indexed_graph::IndexedGraph;
 pub use axis_names::axis_name;
 pub use cut::{SkipBranch, branches};
 pub(crate) use dynamic_shapes::make_shapes_dynamic;
+pub(crate) use float32::can_widen;
 pub use footprint::{Footprint, footprint};
 pub(crate) use node_order::hoist_dequantization;
 pub use operators::{Coverage, WithOperators, with_operators};
@@ -68,11 +69,8 @@ pub fn rewrite(graph: &GraphFile, passes: &[Pass], axes: &[(String, usize)]) -> 
         Some(Pass::DeepOutput(branch) | Pass::Shallow(branch)) => Err(cut::no_such_branch(graph, *branch, 0)),
         _ => Ok(None),
     };
-    if !is_known(graph) {
-        return unknown();
-    }
-    let source = IndexedGraph::open(graph)?;
-    if !source.is_sorted {
+    let (source, widened) = float32::open(graph, passes)?;
+    if !is_known(graph) || !source.is_sorted {
         return unknown();
     }
     let facts = TensorFacts::infer(&source);
@@ -88,7 +86,8 @@ pub fn rewrite(graph: &GraphFile, passes: &[Pass], axes: &[(String, usize)]) -> 
             }
             Pass::Subpixel => subpixel::rewrite(&source, &facts, &mut edits),
             Pass::Winograd => winograd::rewrite(&source, &facts, &mut edits),
-            Pass::Float32 => float32::rewrite(&source, &facts, &mut edits)?,
+            // Done before all others.
+            Pass::Float32 => widened,
             Pass::AxisNames => axis_names::rewrite(&source, axes, &mut edits),
             Pass::Angles => angles::rewrite(&source, &facts, &mut edits),
             Pass::MaskBias => mask_bias::rewrite(&source, &facts, &mut edits),
@@ -100,7 +99,7 @@ pub fn rewrite(graph: &GraphFile, passes: &[Pass], axes: &[(String, usize)]) -> 
         };
         report.push((pass, sites));
     }
-    if edits.is_empty() {
+    if edits.is_empty() && widened == 0 {
         return Ok(None);
     }
     Ok(Some(Rewritten { bytes: edits.write(&source)?, report }))

@@ -102,6 +102,11 @@ impl Numbers {
             DType::F64 if is_raw => Values::Real(wide().map(|b| f64::from_le_bytes(b) as f32).collect()),
             DType::F64 => Values::Real(tensor.double_data.iter().map(|&v| v as f32).collect()),
             DType::F32 if !is_raw => Values::Real(tensor.float_data.clone()),
+            // The bits of a number in each.
+            DType::F16 | DType::Bf16 if !is_raw => {
+                let bits = tensor.int32_data.iter().flat_map(|&bits| (bits as u16).to_le_bytes());
+                Values::Real(WeightValues::widen(&bits.collect::<Vec<u8>>(), dtype)?)
+            }
             DType::F32 | DType::F16 | DType::Bf16 => Values::Real(WeightValues::widen(raw, dtype)?),
             DType::Other(_) => return None,
         };

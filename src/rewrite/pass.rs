@@ -76,8 +76,8 @@ pub enum Pass {
     Angles,
     /// Free axes with names of their own, so that no two of different lengths have one name (docs/known-issues.md).
     AxisNames,
-    /// Arithmetic, inputs and outputs of a half-precision graph in float32, with the same weights: for VAEs whose activations
-    /// leave the range of half precision.
+    /// Arithmetic, inputs and outputs of a graph in half precision or bfloat16 in float32, with the same weights: for VAEs whose
+    /// activations leave the range of half precision, and providers without operators in that type. Runs before all others.
     Float32,
     /// Operators of [`kernels`](crate::kernels). Runs after the graph is folded, and takes the place of ONNX Runtime's
     /// further optimizations.

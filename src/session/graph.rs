@@ -19,7 +19,7 @@ use super::options::SessionOptions;
 use super::placement::Placement;
 use super::provider::{ProviderChoice, find_provider};
 use crate::error::Result;
-use crate::tensor::{TensorInfo, TensorView, Weight};
+use crate::tensor::{DType, TensorInfo, TensorView, Weight};
 pub use graph_run::GraphRun;
 use opening::{Opening, check_file, open};
 use single_run::SingleRunGraph;
@@ -187,6 +187,12 @@ impl Session {
     /// Returns the graph's outputs, in its own order.
     pub fn outputs(&self) -> &[TensorInfo] {
         &self.graph.outputs
+    }
+
+    /// Returns the type of an input or output, which a rewritten graph may have otherwise than its file.
+    pub fn dtype(&self, info: &TensorInfo) -> DType {
+        let mut ports = self.inputs().iter().chain(self.outputs());
+        ports.find(|own| own.name == info.name).map_or(info.dtype, |own| own.dtype)
     }
 
     /// Returns the component's name, [`SessionOptions::component`].

@@ -98,7 +98,8 @@ fn compare(name: &str, error: f64) {
         let drawn = draw(folder.path(), is_optimized);
         let [own, apart] = [drawn.relative_error(&single), drawn.relative_error(&half)];
         println!("{name}: {own:.1e} from float32, diffusers {error:.1e}; {apart:.1e} from diffusers in half precision");
-        assert!(own > 1e-6 && own <= error, "{name}: {own:e} is more than {error:e}");
+        // An optimized graph computes in float32, on weights that half precision holds in some models.
+        assert!(own <= error && (is_optimized || own > 1e-6), "{name}: {own:e}, diffusers {error:e}");
         assert!(apart <= 1.5 * error, "{name}: {apart:e}");
     }
 }
@@ -153,7 +154,8 @@ fn force_upcast(model: &Path, is_forced: bool) {
 
 /// Graphs in bfloat16, of which the CPU has no products, compute in float32 on the weights that they store: what diffusers
 /// draws in float32 with weights rounded to bfloat16 (`scripts/goldens/golden_bfloat16.py`). The exporter rounds the
-/// constants of GELU as well, by up to 1.3e-3; with exact ones the transformer is within 2e-7.
+/// constants of GELU as well, by up to 1.3e-3, which operators of our own have exact: the transformer does,
+/// optimized, and T5 does not.
 #[test]
 fn bfloat16_graphs_compute_in_float32_on_the_cpu() {
     let golden = root().join("tests/golden");
@@ -168,12 +170,12 @@ fn bfloat16_graphs_compute_in_float32_on_the_cpu() {
     let mut check = ldm_ort(folder.path());
     check.args(["check", "pipeline.toml"]);
     let check = answer(check);
-    let told = "text_encoder_3, transformer compute in float32, not in bfloat16, for which cpu has no operators";
+    let told = "text_encoder_3, transformer compute in float32, not in bfloat16";
     assert!(check.stdout.contains(told), "{check}");
     for is_optimized in [false, true] {
         let apart = draw(folder.path(), is_optimized).relative_error(&npy::read(&golden.join("bfloat16/latents.npy")));
         println!("{apart:.1e}");
-        assert!(apart < 7e-5, "{apart:e}");
+        assert!(apart < if is_optimized { 2e-5 } else { 7e-5 }, "{apart:e}");
     }
 }
 

@@ -211,9 +211,10 @@ impl GraphFile {
         self.products.iter().any(|(_, dtype)| *dtype == DType::F16)
     }
 
-    /// Returns true if products of the graph multiply in bfloat16.
-    pub fn multiplies_in_bfloat16(&self) -> bool {
-        self.products.iter().any(|(_, dtype)| *dtype == DType::Bf16)
+    /// Returns true if the graph computes in bfloat16: by its products, or by its inputs and outputs.
+    pub fn computes_in_bfloat16(&self) -> bool {
+        let mut ports = self.inputs.iter().chain(&self.outputs);
+        self.products.iter().any(|(_, dtype)| *dtype == DType::Bf16) || ports.any(|info| info.dtype == DType::Bf16)
     }
 
     /// Returns true if the graph uses 8-bit integer matrix products.

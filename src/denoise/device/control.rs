@@ -17,11 +17,11 @@ impl Control<'_> {
     /// True if it runs on all rows at once, on what the step hands to the denoiser, and is scaled by its graph.
     pub(super) fn fits_device(&self, denoiser: &GraphDenoiser<'_>) -> bool {
         let (own, other) = (self.signature, denoiser.signature);
-        let dtypes = |residuals: Vec<&TensorInfo>| residuals.iter().map(|info| info.dtype).collect::<Vec<DType>>();
         let rows = denoiser.prompted.len();
         let shape_of_timestep =
             |info: &TensorInfo, sample: &TensorInfo| timestep(info, sample, rows, 0.0).shape().to_vec();
-        let is_alike = |own: &TensorInfo, other: &TensorInfo| own.dtype == other.dtype;
+        let is_alike = |own: &TensorInfo, other: &TensorInfo| self.session.dtype(own) == denoiser.session.dtype(other);
+        let taken = other.residuals.down.iter().chain(&other.residuals.mid);
         own.scale.is_some()
             && own.batch.is_none()
             && !self.weight.guess
@@ -29,8 +29,12 @@ impl Control<'_> {
             && is_alike(&own.sample, &other.sample)
             && is_alike(&own.timestep, &other.timestep)
             && shape_of_timestep(&own.timestep, &own.sample) == shape_of_timestep(&other.timestep, &other.sample)
-            && dtypes(own.down.iter().chain([&own.mid]).collect())
-                == dtypes(other.residuals.down.iter().chain(&other.residuals.mid).collect())
+            && self.residual_dtypes().eq(taken.map(|info| denoiser.session.dtype(info)))
+    }
+
+    fn residual_dtypes(&self) -> impl Iterator<Item = DType> {
+        let made = self.signature.down.iter().chain([&self.signature.mid]);
+        made.map(|info| self.session.dtype(info))
     }
 }
 
@@ -42,6 +46,8 @@ pub(super) struct DeviceControls<'s> {
     sum: Option<Session>,
     /// The denoiser's inputs for residuals.
     places: Vec<&'s TensorInfo>,
+    /// Their types.
+    dtypes: Vec<DType>,
 }
 
 struct DeviceControl<'s> {
@@ -66,16 +72,16 @@ fn sum_of(place: usize) -> String {
 }
 
 /// The graph that adds the residuals of several ControlNets.
-fn sum_graph(controls: usize, places: &[&TensorInfo], residuals: &[DeviceTensor]) -> Result<Vec<u8>> {
+fn sum_graph(controls: usize, dtypes: &[DType], residuals: &[DeviceTensor]) -> Result<Vec<u8>> {
     let mut graph = GraphWriter::default();
-    for (place, (info, residual)) in places.iter().zip(residuals).enumerate() {
+    for (place, (&dtype, residual)) in dtypes.iter().zip(residuals).enumerate() {
         let shape = residual.shape()?;
         let names: Vec<String> = (0..controls).map(|control| residual_of(control, place)).collect();
-        names.iter().for_each(|name| graph.input(name, info.dtype, &shape));
+        names.iter().for_each(|name| graph.input(name, dtype, &shape));
         let mut names = names.into_iter();
         let first = names.next().unwrap_or_default();
         let sum = names.fold(first, |sum, name| graph.node("Add", &[&sum, &name]));
-        graph.output(&sum_of(place), &sum, info.dtype, &shape);
+        graph.output(&sum_of(place), &sum, dtype, &shape);
     }
     Ok(graph.encode())
 }
@@ -90,8 +96,9 @@ impl<'s> DeviceControls<'s> {
         first: f64,
     ) -> Result<Self> {
         let places = signature.residuals.down.iter().chain(&signature.residuals.mid).collect();
+        let dtypes = controls.first().map(|control| control.residual_dtypes().collect()).unwrap_or_default();
         let controls = controls.iter_mut().map(|control| DeviceControl::new(control, condition, sample, first));
-        Ok(Self { controls: controls.collect::<Result<_>>()?, small_graphs, sum: None, places })
+        Ok(Self { controls: controls.collect::<Result<_>>()?, small_graphs, sum: None, places, dtypes })
     }
 
     /// Runs them, and binds the sum of their residuals to the denoiser.
@@ -107,9 +114,11 @@ impl<'s> DeviceControls<'s> {
         let first = self.controls.first().map(DeviceControl::residuals).unwrap_or_default();
         let sum = match &mut self.sum {
             Some(sum) => sum,
-            none => {
-                none.insert(self.small_graphs.open("sum of residuals", sum_graph(several, places, first)?, cancel)?)
-            }
+            none => none.insert(self.small_graphs.open(
+                "sum of residuals",
+                sum_graph(several, &self.dtypes, first)?,
+                cancel,
+            )?),
         };
         let mut sum = sum.device_runs()?;
         for (number, control) in self.controls.iter().enumerate() {

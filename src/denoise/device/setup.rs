@@ -39,7 +39,7 @@ impl DeviceLoop<'_> {
             input_length: formed.input.shape()[1],
             output_length: formed.form.output_shape(rows, taken, [outputs, height, width])[1],
             guides_sample: matches!(formed.form, Form::Packed { .. }),
-            dtypes: [signature.sample.dtype, signature.timestep.dtype, signature.output.dtype],
+            dtypes: [&signature.sample, &signature.timestep, &signature.output].map(|info| model.session.dtype(info)),
             timestep: timestep(&signature.timestep, &signature.sample, rows, 0.0).shape().to_vec(),
             is_masked: self.unmasked.is_some(),
         }

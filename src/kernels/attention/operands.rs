@@ -28,11 +28,11 @@ impl<E: Element> Heads<'_, E> {
     }
 }
 
-/// What is added to the scores of each key: 0, or a large negative number for a key that is masked.
+/// A mask of keys, which is added to their scores: 0, or a large negative number for a key that is masked.
 #[derive(Debug, Clone, Copy)]
 pub struct KeyMask<'a> {
-    /// The numbers, `[batch, heads, keys]`. Those below -45000, infinity with them, count as -45000: such a key weighs nothing beside
-    /// one that is not masked.
+    /// The numbers, `[batch, heads, keys]`. Those below -45426 count as that, so that such a key weighs nothing if another
+    /// one is not masked.
     pub values: &'a [f32],
     /// The batch size, or 1 for a mask of all entries.
     pub batch: usize,
@@ -58,7 +58,7 @@ pub struct Attention<'a, E> {
     pub keys: Heads<'a, E>,
     /// The values, one for each key.
     pub values: Heads<'a, E>,
-    /// What is added to the scaled scores.
+    /// The mask that is added to the scaled scores.
     pub mask: Option<KeyMask<'a>>,
     /// The batch size.
     pub batch: usize,

@@ -159,7 +159,9 @@ impl<E: Element, O: Number> Queries<'_, '_, E, O> {
         let (batch, head) = self.batch_and_head();
         let numbers = &mask.row(batch, head, self.attention.keys.rows)[from..from + count];
         for scores in scores {
-            scores.add_to_rows::<L>(numbers.iter().map(|number| number.max(LEAST) / self.attention.scale));
+            scores.add_to_rows::<L>(
+                numbers.iter().map(|&number| if number < LEAST { LEAST } else { number } / self.attention.scale),
+            );
         }
     }
 

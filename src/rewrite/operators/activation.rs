@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+use half::{bf16, f16};
+
 use super::site::Site;
 use crate::bundle::proto::NodeProto;
 use crate::kernels::Activation;
@@ -73,10 +75,8 @@ fn evaluate<'s>(
     };
     match node.op_type.as_str() {
         _ if is_swish(node) => one(|x| x / (1.0 + (-x).exp())),
-        "Gelu" if text(node, "approximate").is_none_or(|name| name == "none") => {
-            one(|x| 0.5 * x * (1.0 + erf(x / std::f64::consts::SQRT_2)))
-        }
-        "Gelu" => one(gelu_tanh),
+        "Gelu" if text(node, "approximate").is_none_or(|name| name == "none") => one(|x| gelu(x, |constant| constant)),
+        "Gelu" => one(|x| gelu_tanh(x, |constant| constant)),
         _ if int(node, "axis").is_some() => None,
         "Add" => two(|a, b| a + b),
         "Sub" => two(|a, b| a - b),
@@ -95,22 +95,34 @@ fn evaluate<'s>(
     }
 }
 
-/// A function of one number.
-type Function = fn(f64) -> f64;
+/// A function of one number, whose constants are rounded by the other one.
+type Function = fn(f64, fn(f64) -> f64) -> f64;
 
+/// Finds the activation with these values. Exporters in half precision and in bfloat16 round its constants; the operator does
+/// not, nor does the original model.
 fn recognize(values: &[f64; SAMPLES.len()]) -> Option<Activation> {
-    let candidates: [(Activation, Function); 4] = [
-        (Activation::Silu, |x| x / (1.0 + (-x).exp())),
-        (Activation::Gelu, |x| 0.5 * x * (1.0 + erf(x / std::f64::consts::SQRT_2))),
+    const CANDIDATES: [(Activation, Function); 4] = [
+        (Activation::Silu, |x, _| x / (1.0 + (-x).exp())),
+        (Activation::Gelu, gelu),
         (Activation::GeluTanh, gelu_tanh),
-        (Activation::QuickGelu, |x| x / (1.0 + (-1.702 * x).exp())),
+        (Activation::QuickGelu, |x, rounded| x / (1.0 + (-rounded(1.702) * x).exp())),
     ];
-    let is_like = |function: &Function| SAMPLES.iter().zip(values).all(|(x, y)| (function(*x) - y).abs() < 2e-6);
-    candidates.into_iter().find(|(_, function)| is_like(function)).map(|(activation, _)| activation)
+    const ROUNDED: [fn(f64) -> f64; 3] = [|x| x, |x| f16::from_f64(x).to_f64(), |x| bf16::from_f64(x).to_f64()];
+    let is_like = |function: Function| {
+        let is_alike = |rounded: &fn(f64) -> f64| {
+            SAMPLES.iter().zip(values).all(|(x, y)| (function(*x, *rounded) - y).abs() < 2e-6)
+        };
+        ROUNDED.iter().any(is_alike)
+    };
+    CANDIDATES.into_iter().find(|(_, function)| is_like(*function)).map(|(activation, _)| activation)
 }
 
-fn gelu_tanh(x: f64) -> f64 {
-    let inner = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x * x * x);
+fn gelu(x: f64, rounded: fn(f64) -> f64) -> f64 {
+    0.5 * x * (1.0 + erf(x / rounded(std::f64::consts::SQRT_2)))
+}
+
+fn gelu_tanh(x: f64, rounded: fn(f64) -> f64) -> f64 {
+    let inner = rounded((2.0 / std::f64::consts::PI).sqrt()) * (x + rounded(0.044715) * x * x * x);
     0.5 * x * (1.0 + inner.tanh())
 }
 

@@ -149,7 +149,7 @@ pub struct FusedRotary<'s> {
 pub struct FusedAttention<'s> {
     /// Queries, keys and values, `[batch, rows, heads · width]`.
     pub operands: [&'s str; 3],
-    /// What is added to the scores, `[batch or 1, heads or 1, 1, keys]`.
+    /// The mask that is added to the scores, `[batch or 1, heads or 1, 1, keys]`.
     pub mask: Option<&'s str>,
     /// The number of heads.
     pub heads: usize,

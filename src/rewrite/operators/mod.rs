@@ -50,7 +50,7 @@ pub struct WithOperators {
 pub struct Coverage {
     /// Those in operators of our own.
     pub own: f64,
-    /// Those of them in the type that is asked for.
+    /// Those of products in the type that is asked for.
     pub as_asked: f64,
     /// All.
     pub all: f64,
@@ -153,7 +153,7 @@ fn coverage(site: Site<'_>, groups: &[FusedNodes<'_>], choice: OperatorChoice) -
     };
     let is_as_asked = |group: &FusedNodes<'_>| match &group.fused {
         Fused::Product(product) => product.operands(choice) == choice.operands,
-        _ => true,
+        _ => false,
     };
     let (mut own, mut as_asked) = (0.0, 0.0);
     for group in groups {

@@ -55,7 +55,7 @@ impl Provider {
         self.memory.is_some()
     }
 
-    /// Returns true if it runs graphs whose tensors are bfloat16. Others have such graphs in float32.
+    /// Returns true if it runs graphs whose tensors are bfloat16.
     pub fn takes_bfloat16(&self) -> bool {
         matches!(self.name, "cuda" | "tensorrt" | "nvrtx" | "rocm" | "migraphx")
     }

@@ -100,9 +100,9 @@ fn append_operator(folder: &Folder, operator: &str) {
 }
 
 /// Appends a product of a stored bfloat16 number with itself.
-fn append_bfloat16(folder: &Folder) {
+fn append_float8(folder: &Folder) {
     let node = [field(1, b"w"), field(1, b"w"), field(2, b"more"), field(4, b"MatMul")].concat();
-    let stored = [vec![1 << 3, 1, 1 << 3, 1, 2 << 3, 16], field(8, b"w"), field(9, &[0x80, 0x3f])].concat();
+    let stored = [vec![1 << 3, 1, 1 << 3, 1, 2 << 3, 17], field(8, b"w"), field(9, &[0x38])].concat();
     append(folder, &[field(1, &node), field(5, &stored)].concat(), &[]);
 }
 
@@ -286,9 +286,9 @@ fn directories() -> Vec<Row> {
             "does not define",
             "com.microsoft:FooBar",
         ]),
-        Row::new("weights in a type that the CPU has no products for").files(append_bfloat16).says(&[
+        Row::new("weights in a type that the CPU has no products for").files(append_float8).says(&[
             "model/unet/model.onnx: unet is to run on the CPU",
-            "cannot multiply by its weights: MatMul by bfloat16",
+            "cannot multiply by its weights: MatMul by onnx type 17",
             "float32 or float16",
         ]),
         Row::new("a tokenizer longer than its text encoder")

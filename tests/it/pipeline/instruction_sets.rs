@@ -26,7 +26,7 @@ const CASES: &[(&str, Option<f32>)] = &[
     ("families/xl", Some(2e-3)),
     ("families/sd3", Some(2e-3)),
     ("families/flux-dev", Some(2e-3)),
-    ("families/pixart-sigma", Some(2e-3)),
+    ("families/pixart-sigma", Some(5e-3)),
     ("families/sana", None),
 ];
 

@@ -10,6 +10,7 @@ use ldm_ort::session::{Optimization, Runtime, Session, SessionOptions};
 use ndarray::ArrayD;
 
 use super::{Lengths, axes, fixtures, graphs, run};
+use crate::common::root;
 
 /// The sides of the images are even, odd, and those of which the last rows of a block are few.
 const SIZES: [Lengths; 2] =
@@ -162,13 +163,14 @@ fn operators_normalize_and_turn() {
 #[test]
 fn bf16_graphs_are_near_float32() {
     let runtime = runtime();
-    for name in WITH_CONVOLUTIONS {
-        let path = fixtures().join(name).join("model.onnx");
+    // The tiny models have no products that are wide enough.
+    for name in ["unet", "vae_decoder"] {
+        let path = root().join("models/shapes").join(name).join("model.onnx");
         for (threads, filtering) in [(1, None), (2, None), (2, Some(Filtering::Two))] {
             let choice = OperatorChoice::new(OperandType::Bf16, filtering);
             let apart = compare(&runtime, &path, SIZES[0], choice, threads).unwrap();
             println!("{apart:.1e} {name}, {filtering:?}, {}", InstructionSet::best().name());
-            assert!(apart < 3e-3, "{name}: {apart:.1e}");
+            assert!(apart < 5e-3, "{name}: {apart:.1e}");
         }
     }
 }
@@ -223,9 +225,9 @@ fn operators_cover_the_models() {
             continue;
         }
         let lengths = Lengths { batch: 2, height: 16, width: 16, tokens: 77 };
-        let Coverage { own, all, .. } = with(&runtime, &path, lengths).unwrap().coverage;
+        let WithOperators { coverage: Coverage { own, all, .. }, places, .. } = with(&runtime, &path, lengths).unwrap();
         let share = own / all;
-        println!("{share:.3} {name}");
+        println!("{share:.3} {name}: {places:?}");
         let least = if name.starts_with(SANA) {
             0.86
         } else if name.starts_with(COMPVIS) {
