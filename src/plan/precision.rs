@@ -43,13 +43,19 @@ impl ExecutionPlan {
     }
 
     /// True for a graph in half precision that is optimized for an x86-64 CPU, of which ONNX Runtime has hardly an operator in
-    /// half precision: as exported, most nodes would be between casts.
+    /// half precision: as exported, most nodes would be between casts. In float32 its weights are twice as large, so that large
+    /// graphs and those under a memory budget stay as they are; in bf16 they are as large as before.
     fn is_widened_from_half(&self, kind: ComponentKind) -> bool {
+        /// Of weights in half precision: those of SDXL's UNet are 5.
+        const MOST: u64 = 6 << 30;
+        let has_room = |graph: &GraphFile| self.device.memory_budget.is_none() && graph.weight_bytes <= MOST;
+        let has_room = || self.graphs_of(kind).all(has_room);
         cfg!(target_arch = "x86_64")
             && self.graph_cache.is_some()
             && self.can_be_cached(kind)
             && self.graphs_of(kind).any(GraphFile::multiplies_in_half)
             && self.graphs_of(kind).all(can_widen)
+            && (self.is_bf16(kind) && self.is_heavy(kind) || has_room())
     }
 
     /// The graphs of a component: several ControlNets are of one kind.
