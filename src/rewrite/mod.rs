@@ -69,8 +69,11 @@ pub fn rewrite(graph: &GraphFile, passes: &[Pass], axes: &[(String, usize)]) -> 
         Some(Pass::DeepOutput(branch) | Pass::Shallow(branch)) => Err(cut::no_such_branch(graph, *branch, 0)),
         _ => Ok(None),
     };
+    if !is_known(graph) && !passes.contains(&Pass::Float32) {
+        return unknown();
+    }
     let (source, widened) = float32::open(graph, passes)?;
-    if !is_known(graph) || !source.is_sorted {
+    if !source.is_sorted {
         return unknown();
     }
     let facts = TensorFacts::infer(&source);

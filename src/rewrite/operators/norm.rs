@@ -182,8 +182,8 @@ fn row_beside<'s>(site: Site<'s>, norm: &FusedRowNorm<'s>, made: &str, at: usize
 }
 
 fn attention<'s>(site: Site<'s>, at: usize, node: &'s NodeProto) -> Option<FusedNodes<'s>> {
-    let others = node.input.iter().enumerate().skip(3);
-    let is_plain = others.clone().all(|(place, name)| name.is_empty() || place == MASK)
+    let mut others = node.input.iter().enumerate().skip(3);
+    let is_plain = others.all(|(place, name)| name.is_empty() || place == MASK)
         && node
             .attribute
             .iter()
