@@ -24,12 +24,14 @@ type Answer = Result<(), Box<dyn std::error::Error>>;
 /// The passes of a denoiser on this CPU.
 fn passes(precision: &str) -> Vec<Pass> {
     let operators = match precision {
-        "bf16" if InstructionSet::used() == InstructionSet::Amx => (OperandType::Bf16, None),
-        "bf16" => (OperandType::Bf16, Some(Filtering::Four)),
-        _ => (OperandType::Float32, Some(Filtering::Two)),
+        "bf16" if InstructionSet::used() == InstructionSet::Amx => OperatorChoice::new(OperandType::Bf16, None),
+        "bf16" => OperatorChoice::new(OperandType::Bf16, Some(Filtering::Four)),
+        _ => OperatorChoice {
+            many_pixels: OperatorChoice::MANY_PIXELS_OF_FLOAT32,
+            ..OperatorChoice::new(OperandType::Float32, Some(Filtering::Four))
+        },
     };
-    let (operands, filtering) = operators;
-    let operators = Pass::Operators(OperatorChoice::new(operands, filtering));
+    let operators = Pass::Operators(operators);
     let own = (precision != "onnxruntime").then_some([Pass::AxisNames, operators]);
     [Pass::Attention, Pass::FeedForward, Pass::Subpixel].into_iter().chain(own.into_iter().flatten()).collect()
 }

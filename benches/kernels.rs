@@ -67,8 +67,9 @@ fn products(criterion: &mut Criterion) {
 }
 
 fn convolution<E: Element>(criterion: &mut Criterion, side: usize, channels: usize, upsamples: bool) {
+    let (height, width) = (side + 2, side + 2);
     let convolution =
-        ImageConvolution { batch: 1, height: side + 2, width: side + 2, channels, stride: 1, offset: 0, upsamples };
+        ImageConvolution { batch: 1, height, width, channels, stride: 1, offset: 0, upsamples, pixels: 1 };
     let image = numbers::<E>((side + 2) * (side + 2) * channels);
     let packed = numbers::<E>(convolution.packed_len::<E>(channels));
     let Some((height, width)) = convolution.out_size() else { return };
@@ -116,7 +117,7 @@ fn filtered<E: Element>(criterion: &mut Criterion, filtering: Filtering, side: u
 
 fn convolutions(criterion: &mut Criterion) {
     for (side, channels) in [(64, 320), (32, 640), (16, 1280), (8, 1280), (128, 512), (256, 256), (512, 128)] {
-        for filtering in [Filtering::Two, Filtering::Four] {
+        for filtering in [Filtering::Two, Filtering::Three, Filtering::Four] {
             filtered::<f32>(criterion, filtering, side, channels);
             filtered::<bf16>(criterion, filtering, side, channels);
         }

@@ -29,7 +29,7 @@ mod tile;
 mod tile_size;
 
 pub use attention::{Attention, Heads, KeyMask};
-pub use convolution::{ImageConvolution, merged};
+pub use convolution::{ImageConvolution, merged, spread_weight};
 pub use epilogue::Epilogue;
 pub use filtering::{FilteredConvolution, Filtering, WeightTransform};
 pub use functions::Activation;

@@ -2,7 +2,7 @@
 //!
 //! | operator | inputs | attributes | output |
 //! |---|---|---|---|
-//! | `Product` | left `[batch, …, depth]`, packed weights, bias, added `[batch, columns]`, gate `[batch, columns]`, residual | `columns`, `kernel`, `stride`, `offset`, `upsample`, `tile`, `activation`, `gated` | `[batch, …, columns]` |
+//! | `Product` | left `[batch, …, depth]`, packed weights, bias, added `[batch, columns]`, gate `[batch, columns]`, residual | `columns`, `kernel`, `stride`, `offset`, `upsample`, `tile`, `pixels`, `activation`, `gated` | `[batch, …, columns]` |
 //! | `GroupNorm` | image, image or nothing, scale, shift | `groups`, `epsilon`, `activation`, `border` | the image |
 //! | `RowNorm` | rows `[batch, …, width]`, scale, shift | `epsilon`, `centers` | as the rows |
 //! | `HeadNorm` | rows `[batch, rows, heads, width]`, more rows or nothing, the scale of each, cosines, sines | `normalizes`, `epsilon`, `pairs`, `by_pair` | `[batch, rows of both, heads · width]` |
@@ -11,7 +11,9 @@
 //!
 //! The types in a name are those of what is multiplied, or normalized by groups, and of the output; all else is float32.
 //! Images are `[batch, height, width, channels]`. A `Product` whose `kernel` is 3 reads an image with a border of one pixel;
-//! `offset` is the first pixel of the first window, `upsample` doubles the image before, `tile` is the side of the tiles of [minimal filtering](super::Filtering), or 0. `gated` products have half of
+//! `offset` is the first pixel of the first window, `upsample` doubles the image before, `tile` is the side of the tiles of
+//! [minimal filtering](super::Filtering), or 0; `pixels` are those side by side that
+//! [`ImageConvolution`](super::ImageConvolution) computes as columns of one panel. `gated` products have half of
 //! their columns. `width` of an `Operand` pads the last axis with zeros.
 
 use super::functions::Activation;

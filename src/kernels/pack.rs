@@ -41,20 +41,21 @@ impl PanelShape {
     /// columns are padded with zeros. All instruction sets read the same order.
     pub fn pack<E: Number>(self, value: impl Fn(usize, usize, usize) -> f32) -> Vec<E> {
         let mut packed = vec![E::default(); self.packed_len::<E>()];
-        let padded = self.padded_depth::<E>();
-        for (number, panel) in packed.chunks_exact_mut(self.panel_len::<E>()).enumerate() {
-            let first = number * COLUMNS;
-            let columns = COLUMNS.min(self.columns - first);
+        for column in 0..self.columns {
             for tap in 0..self.taps {
                 for at in 0..self.depth {
-                    let group = (tap * padded + at) / E::GROUP * E::GROUP;
-                    for column in 0..columns {
-                        panel[group * COLUMNS + column * E::GROUP + at % E::GROUP] =
-                            E::from_f32(value(first + column, tap, at));
-                    }
+                    packed[self.place::<E>(column, tap, at)] = E::from_f32(value(column, tap, at));
                 }
             }
         }
         packed
+    }
+
+    /// The place of a packed value.
+    #[inline(always)]
+    pub fn place<E: Number>(self, column: usize, tap: usize, at: usize) -> usize {
+        let group = (tap * self.padded_depth::<E>() + at) / E::GROUP * E::GROUP;
+        let within = group * COLUMNS + column % COLUMNS * E::GROUP + at % E::GROUP;
+        column / COLUMNS * self.panel_len::<E>() + within
     }
 }

@@ -164,29 +164,31 @@ impl ExecutionPlan {
 
     /// Returns how a component's operators of our own compute, if it has those.
     ///
-    /// Minimal filtering of large tiles rounds about five times as much as a plain convolution. A VAE does that once an
-    /// image; a denoiser's rounding goes on from step to step, and in float32 keeps to small tiles unless more is asked for,
-    /// or to none under a memory budget. In bf16 the rounding of operands
-    /// outweighs it: large tiles bring the error of an evaluation from 2.1e-3 to 3.3e-3.
+    /// Minimal filtering of large tiles rounds three times as much as that of small ones. In float32 other sums round more, so
+    /// that latents after 20 steps are as near to ONNX Runtime's with either. In bf16 denoisers the rounding of operands is
+    /// most of the error; the images of a VAE would have too much of it (docs/performance.md has figures).
     pub(super) fn operator_choice(&self, kind: ComponentKind) -> Option<OperatorChoice> {
         let operands = self.operands_of(kind)?;
-        let filtering = match operands {
+        let fast = self.device.fast_convolutions;
+        let choice = |filtering| OperatorChoice::new(operands, filtering);
+        Some(match operands {
             // Tiles of AMX multiply faster than windows can be transformed.
-            OperandType::Bf16 if InstructionSet::used() == InstructionSet::Amx => None,
-            // With large tiles everywhere, the PSNR of a decoding to float32's would be 41 dB instead of 46.
+            OperandType::Bf16 if InstructionSet::used() == InstructionSet::Amx => choice(None),
+            OperandType::Float32 if self.device.exact => choice(None),
+            _ if self.decodes_plainly(kind) => choice(None),
             OperandType::Bf16 if self.rounds_once(kind) => {
-                let narrow_filtering = Some(Filtering::Four);
-                return Some(OperatorChoice { operands, filtering: Some(Filtering::Two), narrow_filtering });
+                OperatorChoice { narrow_filtering: Some(Filtering::Four), ..choice(Some(Filtering::Three)) }
             }
-            OperandType::Bf16 if self.memory_budget.is_some() && !self.device.fast_convolutions => Some(Filtering::Two),
-            OperandType::Bf16 => Some(Filtering::Four),
-            OperandType::Float32 if self.device.exact => None,
-            OperandType::Float32 if self.rounds_once(kind) => (!self.decodes_plainly(kind)).then_some(Filtering::Four),
-            OperandType::Float32 if self.device.fast_convolutions => Some(Filtering::Four),
-            // The transformed weights are 16/9 as large.
-            OperandType::Float32 => self.memory_budget.is_none().then_some(Filtering::Two),
-        };
-        Some(OperatorChoice::new(operands, filtering))
+            OperandType::Float32 if self.rounds_once(kind) => choice(Some(Filtering::Four)),
+            _ if fast => OperatorChoice { many_pixels: OperatorChoice::FEW_PIXELS, ..choice(Some(Filtering::Four)) },
+            // Weights transformed for large tiles are four times as large, those for small ones 16/9.
+            OperandType::Bf16 if self.memory_budget.is_some() => choice(Some(Filtering::Two)),
+            OperandType::Float32 if self.memory_budget.is_some() => choice(None),
+            OperandType::Bf16 => choice(Some(Filtering::Four)),
+            OperandType::Float32 => {
+                OperatorChoice { many_pixels: OperatorChoice::MANY_PIXELS_OF_FLOAT32, ..choice(Some(Filtering::Four)) }
+            }
+        })
     }
 
     /// True for a decoder that is to take less memory.

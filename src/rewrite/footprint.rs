@@ -12,6 +12,7 @@ use super::{OperatorChoice, Pass, attention, cut, subpixel, winograd};
 use crate::bundle::GraphFile;
 use crate::bundle::proto::NodeProto;
 use crate::error::Result;
+use crate::kernels::OperandType;
 
 /// A graph's memory use while it runs, in bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -275,6 +276,10 @@ impl<'a> Memory<'a> {
         let pixels = number(Length::product([shape.first()?, shape.get(2)?, shape.get(3)?])?.number()?)?;
         let upsamples = subpixel::is_site(self.source, self.facts, node);
         let taps = choice.filtering_of(columns, depth, pixels, upsamples)?.products();
-        Some((4 * columns * depth * (taps - 9)) as u64)
+        let bytes = match choice.operands {
+            OperandType::Float32 => 4,
+            OperandType::Bf16 => 2,
+        };
+        Some((bytes * columns * depth * (taps - 9)) as u64)
     }
 }

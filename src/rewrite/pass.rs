@@ -10,14 +10,23 @@ pub struct OperatorChoice {
     /// The largest tiles of 3×3 convolutions by minimal filtering; `None` for none. Those of few channels or pixels take
     /// smaller tiles or none.
     pub filtering: Option<Filtering>,
-    /// The same for those of up to 128 channels, with which a VAE begins and ends.
+    /// The same for those of up to 256 channels, with which a VAE begins and ends.
     pub narrow_filtering: Option<Filtering>,
+    /// The least number of pixels, in all images, of a convolution with these tiles; those of fewer have F(2×2). Transformed
+    /// weights are as large for few pixels, where they save less.
+    pub many_pixels: usize,
 }
 
 impl OperatorChoice {
+    /// Pixels of all images below which convolutions are not filtered in float32: there are too few tiles.
+    pub const FEW_PIXELS: usize = 256;
+    /// A choice of [`OperatorChoice::many_pixels`] for denoisers in float32: two images of 64×64 have more, for which weights of
+    /// the size of F(4×4) save most.
+    pub const MANY_PIXELS_OF_FLOAT32: usize = 4096;
+
     /// Operators that filter all convolutions alike.
     pub fn new(operands: OperandType, filtering: Option<Filtering>) -> Self {
-        Self { operands, filtering, narrow_filtering: filtering }
+        Self { operands, filtering, narrow_filtering: filtering, many_pixels: 1024 }
     }
 
     /// The tiles of a 3×3 convolution with windows side by side, of which the result has `pixels` in all images.
@@ -32,17 +41,16 @@ impl OperatorChoice {
         upsamples: bool,
     ) -> Option<Filtering> {
         const FEW_CHANNELS: usize = 32;
-        const NARROW: usize = 128;
-        const MANY_PIXELS: usize = 1024;
+        const NARROW: usize = 256;
         // Weights of bf16 are half as large.
-        let few_pixels = if self.operands == OperandType::Bf16 { 128 } else { 256 };
+        let few_pixels = if self.operands == OperandType::Bf16 { Self::FEW_PIXELS / 2 } else { Self::FEW_PIXELS };
         let is_few = columns.min(depth) < FEW_CHANNELS || pixels < few_pixels;
         let filtering = if columns <= NARROW { self.narrow_filtering } else { self.filtering };
         let largest = filtering.filter(|_| !is_few)?;
-        let chosen = if pixels < MANY_PIXELS { Filtering::Two } else { largest };
+        let chosen = if pixels < self.many_pixels { Filtering::Two } else { largest };
         if upsamples {
             // As many products as with large tiles.
-            let pays = chosen == Filtering::Four || (pixels >= MANY_PIXELS && self.operands == OperandType::Bf16);
+            let pays = chosen != Filtering::Two || (pixels >= self.many_pixels && self.operands == OperandType::Bf16);
             return pays.then_some(Filtering::Doubled);
         }
         Some(chosen)
@@ -62,7 +70,7 @@ pub enum Pass {
     /// 3×3 convolutions of many channels by minimal filtering, with a quarter of the multiplications. Runs after
     /// [`Pass::Subpixel`], which saves as many where it applies.
     ///
-    /// Exact except for rounding, which is about five times that of a plain convolution.
+    /// Exact except for rounding, which is three to five times that of a plain convolution.
     Winograd,
     /// Gated feed-forward layers with separate products for the two halves; with many tokens, some hundreds of tokens
     /// at a time.

@@ -39,8 +39,8 @@ pub struct DeviceSpec {
     pub optimize: bool,
     /// `precision = "float32"`: the type in which denoisers, ControlNets and VAEs multiply on the CPU.
     pub precision: Precision,
-    /// `fast_convolutions = false`: true computes the convolutions of optimized denoisers in Winograd's form F(4×4, 3×3) too, as
-    /// those of VAEs are, and not in F(2×2, 3×3). Latents then differ by some 1e-5 of the largest.
+    /// `fast_convolutions = false`: true computes the convolutions of optimized denoisers in Winograd's form F(4×4, 3×3) even for
+    /// images of few pixels, and under a memory budget, for which transformed weights are large.
     pub fast_convolutions: bool,
     /// `exact = false`: true leaves Winograd's form out of all graphs on the CPU.
     pub exact: bool,

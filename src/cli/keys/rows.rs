@@ -137,7 +137,12 @@ pub(crate) const KEYS: &[KeyEntry] = &[
         T::Choice(&["float32", "bf16", "bfloat16", "auto"]),
         "The type in which denoisers, ControlNets and VAEs multiply on the CPU.",
     ),
-    key("device", "fast_convolutions", T::Switch, "Runs the denoiser's convolutions in Winograd's form of 4×4 tiles."),
+    key(
+        "device",
+        "fast_convolutions",
+        T::Switch,
+        "Runs a denoiser's convolutions in Winograd's form of 4×4 tiles for small images too, with more memory.",
+    ),
     key("device", "exact", T::Switch, "Runs no convolution in Winograd's form on the CPU."),
     key("device", "offload", T::Switch, "Unloads each graph after it has run; by default if memory is short."),
     key(

@@ -4,7 +4,7 @@ use std::marker::PhantomData;
 use std::ops::Range;
 
 use super::Filtering;
-use super::transform::{Doubled, Four, Transform, Two};
+use super::transform::{Doubled, Four, Three, Transform, Two};
 use crate::kernels::epilogue::{Epilogue, PanelEpilogue, StepRows};
 use crate::kernels::instruction_set::{InstructionSet, Work, vectorized};
 use crate::kernels::lane::Lane;
@@ -30,7 +30,7 @@ pub struct FilteredConvolution<'a, E> {
     pub width: usize,
     /// The channels, padded to [`Number::STEP`].
     pub channels: usize,
-    /// The weights, as [`PanelShape::pack`] made them of [`WeightTransform::weight`](super::WeightTransform::weight). Taps are the products.
+    /// The weights, as [`WeightTransform::pack`](super::WeightTransform::pack) made them.
     pub packed: &'a [E],
     /// The channels of the result.
     pub columns: usize,
@@ -65,6 +65,7 @@ impl<E: Element> FilteredConvolution<'_, E> {
         assert!(!self.epilogue.is_gated && self.channels.is_multiple_of(E::STEP));
         match self.filtering {
             Filtering::Two => self.run_tiles::<Two, O, 4, 2>(set, threads, out),
+            Filtering::Three => self.run_tiles::<Three, O, 5, 3>(set, threads, out),
             Filtering::Four => self.run_tiles::<Four, O, 6, 4>(set, threads, out),
             Filtering::Doubled => self.run_tiles::<Doubled, O, 6, 4>(set, threads, out),
         }

@@ -1,5 +1,6 @@
 //! The transforms of windows and tiles, for some channels at a time.
 
+use super::{POINTS_OF_FOUR, POINTS_OF_THREE};
 use crate::kernels::lane::Lane;
 
 /// Transforms of windows of side `WINDOW` and tiles of side `TILE`, written out.
@@ -31,21 +32,52 @@ impl Transform<4, 2> for Two {
     }
 }
 
-/// F(4×4, 3×3). The points are ±a and ±b: what they have in common is computed once.
-pub struct Four;
+/// F(3×3, 3×3). The points are ±a and ±b: what a point and its negative have in common is computed once.
+pub struct Three;
 
-const A: f32 = 0.75;
-const B: f32 = 1.5;
+impl Transform<5, 3> for Three {
+    #[inline(always)]
+    fn forward<L: Lane>(line: &mut [L; 5]) {
+        let [a, b] = POINTS_OF_THREE;
+        let [less_a, less_b] = [-a * a, -b * b].map(L::all);
+        let [d0, d1, d2, d3, d4] = *line;
+        let (odd_a, odd_b) = (d3.plus_times(d1, less_b), d3.plus_times(d1, less_a));
+        let even_a = d2.plus_times(d0, less_b).times(L::all(a));
+        let even_b = d2.plus_times(d0, less_a).times(L::all(b));
+        line[0] = odd_a.plus(even_a);
+        line[1] = odd_a.minus(even_a);
+        line[2] = odd_b.plus(even_b);
+        line[3] = odd_b.minus(even_b);
+        line[4] = d4.plus_times(d2, L::all(-a * a - b * b)).plus_times(d0, L::all(a * a * b * b));
+    }
+
+    #[inline(always)]
+    fn back<L: Lane>(line: &[L; 5]) -> [L; 3] {
+        let [a, b] = POINTS_OF_THREE;
+        let [m0, m1, m2, m3, m4] = *line;
+        let (even_a, even_b) = (m0.plus(m1), m2.plus(m3));
+        let (odd_a, odd_b) = (m0.minus(m1), m2.minus(m3));
+        [
+            even_a.plus(even_b),
+            odd_b.times(L::all(b)).plus_times(odd_a, L::all(a)),
+            m4.plus_times(even_b, L::all(b * b)).plus_times(even_a, L::all(a * a)),
+        ]
+    }
+}
+
+/// F(4×4, 3×3). The same, and the point 0.
+pub struct Four;
 
 impl Transform<6, 4> for Four {
     #[inline(always)]
     fn forward<L: Lane>(line: &mut [L; 6]) {
-        let [less_a, less_b] = [-A * A, -B * B].map(L::all);
-        let [sum, product] = [-A * A - B * B, A * A * B * B].map(L::all);
+        let [a, b] = POINTS_OF_FOUR;
+        let [less_a, less_b] = [-a * a, -b * b].map(L::all);
+        let [sum, product] = [-a * a - b * b, a * a * b * b].map(L::all);
         let [d0, d1, d2, d3, d4, d5] = *line;
         let (even_a, even_b) = (d4.plus_times(d2, less_b), d4.plus_times(d2, less_a));
-        let odd_a = d3.plus_times(d1, less_b).times(L::all(A));
-        let odd_b = d3.plus_times(d1, less_a).times(L::all(B));
+        let odd_a = d3.plus_times(d1, less_b).times(L::all(a));
+        let odd_b = d3.plus_times(d1, less_a).times(L::all(b));
         line[0] = d4.plus_times(d2, sum).plus_times(d0, product);
         line[1] = even_a.plus(odd_a);
         line[2] = even_a.minus(odd_a);
@@ -56,14 +88,15 @@ impl Transform<6, 4> for Four {
 
     #[inline(always)]
     fn back<L: Lane>(line: &[L; 6]) -> [L; 4] {
+        let [a, b] = POINTS_OF_FOUR;
         let [m0, m1, m2, m3, m4, m5] = *line;
         let (even_a, even_b) = (m1.plus(m2), m3.plus(m4));
         let (odd_a, odd_b) = (m1.minus(m2), m3.minus(m4));
         [
             m0.plus(even_a.plus(even_b)),
-            odd_b.times(L::all(B)).plus_times(odd_a, L::all(A)),
-            even_b.times(L::all(B * B)).plus_times(even_a, L::all(A * A)),
-            m5.plus_times(odd_b, L::all(B * B * B)).plus_times(odd_a, L::all(A * A * A)),
+            odd_b.times(L::all(b)).plus_times(odd_a, L::all(a)),
+            even_b.times(L::all(b * b)).plus_times(even_a, L::all(a * a)),
+            m5.plus_times(odd_b, L::all(b * b * b)).plus_times(odd_a, L::all(a * a * a)),
         ]
     }
 }
@@ -98,6 +131,7 @@ mod tests {
     #[test]
     fn transforms_are_the_matrices() {
         check::<Two, 4, 2>(Filtering::Two);
+        check::<Three, 5, 3>(Filtering::Three);
         check::<Four, 6, 4>(Filtering::Four);
         check::<Doubled, 6, 4>(Filtering::Doubled);
     }

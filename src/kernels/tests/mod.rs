@@ -97,9 +97,17 @@ fn matrix<E: Element>(rows: usize, columns: usize, depth: usize) {
 
 #[test]
 fn matrix_products() {
-    for (rows, columns, depth) in
-        [(1, 1, 1), (7, 33, 40), (16, 32, 64), (33, 31, 96), (50, 100, 513), (17, 64, 300), (20, 70, 130)]
-    {
+    for (rows, columns, depth) in [
+        (1, 1, 1),
+        (7, 33, 40),
+        (16, 32, 64),
+        (33, 31, 96),
+        (50, 100, 513),
+        (17, 64, 300),
+        (20, 70, 130),
+        (33, 320, 300),
+        (100, 96, 300),
+    ] {
         matrix::<f32>(rows, columns, depth);
         matrix::<bf16>(rows, columns, depth);
     }
@@ -151,7 +159,7 @@ fn epilogue<E: Element>() {
 }
 
 fn convolution<E: Element>(convolution: ImageConvolution, columns: usize) {
-    let ImageConvolution { batch, height, width, channels, stride, offset, upsamples } = convolution;
+    let ImageConvolution { batch, height, width, channels, stride, offset, upsamples, pixels } = convolution;
     let image = operands::<E>(batch * height * width * channels, 1);
     let weights = numbers(columns * channels * 9, 2);
     let weight = |column: usize, tap: usize, at: usize| weights[(column * channels + at) * 9 + tap];
@@ -160,16 +168,17 @@ fn convolution<E: Element>(convolution: ImageConvolution, columns: usize) {
     let pack = |phase: usize| {
         shape.pack::<E>(|column, tap, at| match upsamples {
             true => merged(|place| weight(column, place, at), phase, tap),
-            false => weight(column, tap, at),
+            false => spread_weight(|column, tap| weight(column, tap, at), (columns, pixels), column, tap),
         })
     };
     let packed: Vec<E> = (0..phases).flat_map(pack).collect();
     assert_eq!(packed.len(), convolution.packed_len::<E>(columns));
     let (out_height, out_width) = convolution.out_size().unwrap();
+    let (bias, added) = (numbers(columns, 3), numbers(batch * columns, 4));
     let mut wanted = Vec::new();
     for (n, y, x) in places(batch, out_height, out_width) {
         for column in 0..columns {
-            let mut sum = 0.0;
+            let mut sum = f64::from(bias[column]) + f64::from(added[n * columns + column]);
             for tap in 0..9 {
                 let (dy, dx) = (tap / 3, tap % 3);
                 // Upsampled, a pixel of the bordered image is there twice, but for the border.
@@ -188,9 +197,10 @@ fn convolution<E: Element>(convolution: ImageConvolution, columns: usize) {
         }
     }
     // Merged weights are rounded once, and not each of those that they are a sum of.
-    let bound = if upsamples && E::TYPE == OperandType::Bf16 { 6e-3 } else { 3e-6 };
+    let bound = if upsamples && E::TYPE == OperandType::Bf16 { 3e-3 } else { 6e-7 };
     everywhere::<E>(&format!("{convolution:?}"), bound, &wanted, |set, threads, out| {
-        convolution.run((&image, &packed, columns), Epilogue::default(), set, threads, out);
+        let epilogue = Epilogue { bias: Some(&bias), added: Some(&added), ..Epilogue::default() };
+        convolution.run((&image, &packed, columns), epilogue, set, threads, out);
     });
 }
 
@@ -200,10 +210,21 @@ fn places(batch: usize, height: usize, width: usize) -> impl Iterator<Item = (us
 
 #[test]
 fn convolutions() {
-    let plain =
-        ImageConvolution { batch: 2, height: 9, width: 12, channels: 32, stride: 1, offset: 0, upsamples: false };
+    let plain = ImageConvolution {
+        batch: 2,
+        height: 9,
+        width: 12,
+        channels: 32,
+        stride: 1,
+        offset: 0,
+        upsamples: false,
+        pixels: 1,
+    };
     let all = [
         (plain, 5),
+        (ImageConvolution { pixels: 2, ..plain }, 16),
+        (ImageConvolution { pixels: 4, width: 10, ..plain }, 8),
+        (ImageConvolution { pixels: 8, width: 42, ..plain }, 3),
         (ImageConvolution { height: 5, width: 37, batch: 1, ..plain }, 40),
         (ImageConvolution { stride: 2, ..plain }, 33),
         (ImageConvolution { stride: 2, offset: 1, height: 10, ..plain }, 32),

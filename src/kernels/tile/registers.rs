@@ -8,6 +8,8 @@ use crate::kernels::tile_size::{COLUMNS, GROUP_ROWS};
 
 /// Bytes of the strips of all panels, which stay in the first cache together with what is fetched meanwhile.
 const STRIP_BYTES: usize = 24 << 10;
+/// A multiple of the [`Form::CHUNK`] of one panel and of that of two.
+const STRIP_STEP: usize = 24;
 /// Bytes of a cache line.
 const LINE: usize = 64;
 
@@ -24,6 +26,9 @@ pub trait Vectors {
     const LANES: usize;
     /// Rows at a time, of one panel.
     const ROWS: usize;
+    /// True if the sums of a strip begin at zero and are added to those of the strips before. A sum of short sums rounds
+    /// less than one long sum. In bfloat16 operands round more than either, and the addition at the end costs time.
+    const SUMS_STRIPS: bool;
 
     /// Sums of nothing.
     unsafe fn zero() -> Self::Sums;
@@ -31,6 +36,8 @@ pub trait Vectors {
     unsafe fn load(from: *const f32) -> Self::Sums;
     /// Writes sums.
     unsafe fn store(sums: Self::Sums, to: *mut f32);
+    /// Adds sums.
+    unsafe fn plus(sums: Self::Sums, others: Self::Sums) -> Self::Sums;
     /// Reads the values of a panel.
     unsafe fn read(from: *const Self::Of) -> Self::Values;
     /// Reads the values of a row, and repeats them for each column.
@@ -56,6 +63,14 @@ struct Strip<E, const P: usize> {
     begins: bool,
     /// The row of the panels from which on rows are fetched meanwhile. They may be beyond the panel.
     ahead: usize,
+}
+
+impl<E, const P: usize> Strip<E, P> {
+    /// The place of sums.
+    #[inline(always)]
+    fn sum(&self, row: usize, (panel, column): (usize, usize)) -> *mut f32 {
+        self.sums[panel].wrapping_add(row * COLUMNS + column)
+    }
 }
 
 /// A form of the product: `C` vectors of columns of `P` panels at a time.
@@ -86,8 +101,10 @@ impl<T: Vectors, const C: usize, const P: usize> Form<T, C, P> {
         fetcher: &mut Fetcher<'_>,
     ) {
         let groups = block.depth / T::Of::GROUP;
-        let strips = groups.div_ceil(STRIP_BYTES / P / (Self::ROW * size_of::<T::Of>()));
-        let strip = groups.div_ceil(strips).next_multiple_of(Self::CHUNK);
+        // Sums of strips are the same for one panel and for two only if the strips are: of a length for two.
+        let (panels_of_strip, step) = if T::SUMS_STRIPS { (2, STRIP_STEP) } else { (P, Self::CHUNK) };
+        let strips = groups.div_ceil(STRIP_BYTES / panels_of_strip / (Self::ROW * size_of::<T::Of>()));
+        let strip = groups.div_ceil(strips).next_multiple_of(step);
         for (tap, &offset) in block.taps.iter().enumerate() {
             for at in (0..groups).step_by(strip) {
                 let place = (tap * groups + at) * Self::ROW;
@@ -156,11 +173,10 @@ impl<T: Vectors, const C: usize, const P: usize> Form<T, C, P> {
         // SAFETY: as the caller promises; a prefetch accesses no memory that could not be there.
         unsafe {
             let mut sums = [[T::zero(); C]; R];
-            if !strip.begins {
+            if !strip.begins && !T::SUMS_STRIPS {
                 for (row, sums) in sums.iter_mut().enumerate() {
                     for (vector, sum) in sums.iter_mut().enumerate() {
-                        let (panel, column) = Self::place(vector);
-                        *sum = T::load(strip.sums[panel].add(row * COLUMNS + column));
+                        *sum = T::load(strip.sum(row, Self::place(vector)));
                     }
                 }
             }
@@ -183,8 +199,9 @@ impl<T: Vectors, const C: usize, const P: usize> Form<T, C, P> {
             }
             for (row, sums) in sums.iter().enumerate() {
                 for (vector, sum) in sums.iter().enumerate() {
-                    let (panel, column) = Self::place(vector);
-                    T::store(*sum, strip.sums[panel].add(row * COLUMNS + column));
+                    let to = strip.sum(row, Self::place(vector));
+                    let adds = !strip.begins && T::SUMS_STRIPS;
+                    T::store(if adds { T::plus(T::load(to), *sum) } else { *sum }, to);
                 }
             }
         }

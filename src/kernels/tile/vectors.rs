@@ -1,9 +1,9 @@
 //! The registers of each instruction set, and its products.
 
 use std::arch::x86_64::{
-    __m256, __m512, __m512bh, _mm256_broadcast_ss, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_setzero_ps,
-    _mm256_storeu_ps, _mm512_dpbf16_ps, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_set1_epi32,
-    _mm512_set1_ps, _mm512_setzero_ps, _mm512_storeu_ps,
+    __m256, __m512, __m512bh, _mm256_add_ps, _mm256_broadcast_ss, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_setzero_ps,
+    _mm256_storeu_ps, _mm512_add_ps, _mm512_dpbf16_ps, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_loadu_si512,
+    _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps, _mm512_storeu_ps,
 };
 use std::mem::transmute;
 
@@ -68,6 +68,7 @@ impl Vectors for Avx2 {
     type Values = __m256;
     const LANES: usize = 8;
     const ROWS: usize = 6;
+    const SUMS_STRIPS: bool = true;
 
     #[inline(always)]
     unsafe fn zero() -> __m256 {
@@ -82,6 +83,11 @@ impl Vectors for Avx2 {
     #[inline(always)]
     unsafe fn store(sums: __m256, to: *mut f32) {
         unsafe { _mm256_storeu_ps(to, sums) }
+    }
+
+    #[inline(always)]
+    unsafe fn plus(sums: __m256, others: __m256) -> __m256 {
+        unsafe { _mm256_add_ps(sums, others) }
     }
 
     #[inline(always)]
@@ -107,6 +113,7 @@ impl Vectors for Avx512 {
     type Values = __m512;
     const LANES: usize = 16;
     const ROWS: usize = 8;
+    const SUMS_STRIPS: bool = true;
 
     #[inline(always)]
     unsafe fn zero() -> __m512 {
@@ -121,6 +128,11 @@ impl Vectors for Avx512 {
     #[inline(always)]
     unsafe fn store(sums: __m512, to: *mut f32) {
         unsafe { _mm512_storeu_ps(to, sums) }
+    }
+
+    #[inline(always)]
+    unsafe fn plus(sums: __m512, others: __m512) -> __m512 {
+        unsafe { _mm512_add_ps(sums, others) }
     }
 
     #[inline(always)]
@@ -146,6 +158,7 @@ impl Vectors for Avx512Bf16 {
     type Values = __m512bh;
     const LANES: usize = 16;
     const ROWS: usize = 8;
+    const SUMS_STRIPS: bool = false;
 
     #[inline(always)]
     unsafe fn zero() -> __m512 {
@@ -160,6 +173,11 @@ impl Vectors for Avx512Bf16 {
     #[inline(always)]
     unsafe fn store(sums: __m512, to: *mut f32) {
         unsafe { Avx512::store(sums, to) }
+    }
+
+    #[inline(always)]
+    unsafe fn plus(sums: __m512, others: __m512) -> __m512 {
+        unsafe { Avx512::plus(sums, others) }
     }
 
     #[inline(always)]

@@ -160,7 +160,8 @@ impl<'s, 'w, 'p> Emitter<'s, 'w, 'p> {
         results: OperandType,
     ) -> Result<NodeProto> {
         let left = self.forms.form(product.input, self.operand_of(product));
-        let weights = PackedWeights { product, operands, filtering: self.filtering_of(product) };
+        let (filtering, pixels) = (self.filtering_of(product), self.pixels_of(product));
+        let weights = PackedWeights { product, operands, filtering, pixels };
         let packed = match self.writer.packed(&weights) {
             Some(name) => name.clone(),
             None => {
@@ -183,6 +184,7 @@ impl<'s, 'w, 'p> Emitter<'s, 'w, 'p> {
             int("offset", product.offset as i64),
             int("upsample", i64::from(product.upsamples)),
             int("tile", weights.filtering.map_or(0, |filtering| filtering.tile() as i64)),
+            int("pixels", pixels as i64),
             text("activation", product.activation.name()),
             int("gated", i64::from(product.is_gated)),
         ];

@@ -12,7 +12,7 @@ use super::fused::FusedProduct;
 use super::site::Site;
 use crate::bundle::proto::{EXTERNAL, StringEntry, TensorProto};
 use crate::error::{Error, Result};
-use crate::kernels::{COLUMNS, Element, Filtering, OperandType, PanelShape, merged};
+use crate::kernels::{COLUMNS, Element, Filtering, OperandType, PanelShape, WeightTransform, merged, spread_weight};
 use crate::rewrite::numbers::TensorValues;
 use crate::tensor::{DType, Field};
 use crate::threads::parallel;
@@ -26,6 +26,8 @@ pub struct PackedWeights<'p, 's> {
     pub operands: OperandType,
     /// The tiles of a convolution by minimal filtering.
     pub filtering: Option<Filtering>,
+    /// The pixels of a convolution's result that are side by side in a panel.
+    pub pixels: usize,
 }
 
 /// Writes tensors to a file beside the graph, each at the beginning of a page.
@@ -141,7 +143,8 @@ impl PackedWeights<'_, '_> {
     /// A text of all that decides the packed weights.
     fn key(&self) -> String {
         let FusedProduct { weights, is_by_depth, is_gated, upsamples, .. } = self.product;
-        format!("{weights} {is_by_depth} {is_gated} {upsamples} {} {:?}", self.operands.name(), self.filtering)
+        let Self { operands, filtering, pixels, .. } = self;
+        format!("{weights} {is_by_depth} {is_gated} {upsamples} {} {filtering:?} {pixels}", operands.name())
     }
 
     fn pack<E: Element>(&self, stored: &[u8]) -> Vec<E> {
@@ -156,22 +159,28 @@ impl PackedWeights<'_, '_> {
             false => value((column * depth + at) * size + tap),
         };
         let merges = (upsamples && self.filtering.is_none()).then_some(4);
-        let taps = self.filtering.map(Filtering::products).or(merges).unwrap_or(size);
-        let shape = PanelShape { columns, taps, depth };
+        let taps = self.filtering.map(Filtering::products).or(merges).unwrap_or(kernel * (kernel + self.pixels - 1));
+        let shape = PanelShape { columns: columns * self.pixels, taps, depth };
         let panels = shape.panels();
+        let transform = self.filtering.map(WeightTransform::new);
         let pack_one = |number: usize| {
             let (phase, panel) = (number / panels, number % panels);
             let first = panel * COLUMNS;
-            let one = PanelShape { columns: COLUMNS.min(columns - first), ..shape };
-            let transform = self.filtering.map(|filtering| filtering.weights());
-            one.pack::<E>(|within, tap, at| {
-                let column = column(self.product, first + within);
-                match &transform {
-                    Some(transform) => transform.weight(|place| of(column, place, at), tap),
-                    None if upsamples => merged(|place| of(column, place, at), phase, tap),
-                    None => of(column, tap, at),
+            let one = PanelShape { columns: COLUMNS.min(shape.columns - first), ..shape };
+            let column = |within: usize| column(self.product, first + within);
+            match &transform {
+                Some(transform) => transform.pack::<E>(one, |within, at, tap| of(column(within), tap, at)),
+                None if upsamples => {
+                    one.pack::<E>(|within, tap, at| merged(|place| of(column(within), place, at), phase, tap))
                 }
-            })
+                None if self.pixels > 1 => {
+                    let side_by_side = (columns, self.pixels);
+                    one.pack::<E>(|within, tap, at| {
+                        spread_weight(|column, tap| of(column, tap, at), side_by_side, first + within, tap)
+                    })
+                }
+                None => one.pack::<E>(|within, tap, at| of(column(within), tap, at)),
+            }
         };
         let phases = merges.unwrap_or(1);
         parallel(|| (0..phases * panels).into_par_iter().flat_map_iter(pack_one).collect())

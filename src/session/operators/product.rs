@@ -16,6 +16,7 @@ pub struct ProductKernel {
     offset: usize,
     upsamples: bool,
     filtering: Option<Filtering>,
+    pixels: usize,
     activation: Activation,
     is_gated: bool,
 }
@@ -40,6 +41,7 @@ impl Compute for ProductKernel {
                 0 => None,
                 side => Some(needed(Filtering::of_tile(side, upsamples), "a filtering of this tile")?),
             },
+            pixels: whole(node, "pixels", 1),
             activation: activation(node)?,
             is_gated: whole(node, "gated", 0) != 0,
         })
@@ -82,18 +84,21 @@ impl Compute for ProductKernel {
             return call.write::<O>(0, &out_shape, |out| product.run(set, call, out));
         }
         let &[batch, height, width, channels] = lengths.as_slice() else { return check(false, "the image") };
-        let (stride, offset, upsamples) = (self.stride, self.offset, self.upsamples);
-        let convolution = ImageConvolution { batch, height, width, channels, stride, offset, upsamples };
+        let (stride, offset, upsamples, pixels) = (self.stride, self.offset, self.upsamples, self.pixels);
+        let convolution = ImageConvolution { batch, height, width, channels, stride, offset, upsamples, pixels };
         let (height, width) = needed(convolution.out_size(), "an image as large as a window")?;
         check_epilogue(batch * height * width * out_columns)?;
         if let Some(filtering) = self.filtering {
             let image = left;
             let filtered =
                 FilteredConvolution { filtering, image, batch, height, width, channels, packed, columns, epilogue };
-            check((stride, offset, self.is_gated) == (1, 0, false), "the tile")?;
+            check((stride, offset, pixels, self.is_gated) == (1, 0, 1, false), "the tile")?;
             check(packed.len() == filtered.weights().packed_len::<E>(), "the weights")?;
             return call.write::<O>(0, &[batch, height, width, columns], |out| filtered.run(set, call, out));
         }
+        let is_plain = (stride, upsamples, epilogue.gate.is_some(), self.is_gated) == (1, false, false, false);
+        check(columns > 0 && columns.checked_mul(pixels).is_some(), "the columns")?;
+        check(pixels == 1 || (is_plain && pixels > 0 && width.is_multiple_of(pixels)), "the pixels side by side")?;
         check(packed.len() == convolution.packed_len::<E>(columns), "the weights")?;
         call.write::<O>(0, &[batch, height, width, out_columns], |out| {
             convolution.run((left, packed, columns), epilogue, set, call, out);

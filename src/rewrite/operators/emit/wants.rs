@@ -1,7 +1,7 @@
 //! The forms in which the operators and nodes of a graph read its tensors.
 
 use super::Emitter;
-use crate::kernels::{Filtering, OperandType};
+use crate::kernels::{Filtering, ImageConvolution, OperandType};
 use crate::rewrite::indexed_graph::{is, output};
 use crate::rewrite::operators::forms::{TensorForm, padded};
 use crate::rewrite::operators::fused::{Fused, FusedNodes, FusedProduct};
@@ -106,6 +106,18 @@ impl Emitter<'_, '_, '_> {
         let is_plain = product.kernel == 3 && product.stride == 1;
         let chosen = self.choice.filtering_of(product.columns, product.depth, pixels, product.upsamples);
         chosen.filter(|_| is_plain)
+    }
+
+    /// The pixels of a convolution's result that are side by side in a panel.
+    pub fn pixels_of(&self, product: &FusedProduct<'_>) -> usize {
+        let is_plain = product.kernel == 3 && product.stride == 1 && product.offset == 0 && !product.upsamples;
+        let has_others = product.is_gated || product.gate.is_some() || self.filtering_of(product).is_some();
+        match self.site.lengths(product.input).as_deref() {
+            Some([_, _, _, width]) if is_plain && !has_others => {
+                ImageConvolution::pixels_per_panel(product.columns, *width)
+            }
+            _ => 1,
+        }
     }
 
     pub fn operand_of(&self, product: &FusedProduct<'_>) -> TensorForm {
