@@ -27,9 +27,8 @@ pub enum Filtering {
     Doubled,
 }
 
-/// Points of Cook's and Toom's polynomials, with their negatives; F(4×4) has 0 too, and all have infinity. What the rounding of
-/// transformed windows and weights adds to a result is 1.67 times that of the convolution's own operands for F(2×2) and, least
-/// with these points, 2.62 for F(3×3) and 4.74 for F(4×4) (9.8 with the usual 0, ±1, ±2).
+/// Points of Cook's and Toom's polynomials, with their negatives. F(4×4) also has 0, and all have infinity. These minimize how much
+/// the rounding errors of transformed windows and weights grow: 2.62 and 4.74 times, against 1.67 for F(2×2).
 const POINTS_OF_THREE: [f32; 2] = [0.375, 1.25];
 const POINTS_OF_FOUR: [f32; 2] = [0.65625, 1.53125];
 

@@ -1,8 +1,8 @@
 //! Transformed weights, rounded so that the errors of one kernel's weights cancel.
 //!
-//! A result is a sum over all products of a window, so that their errors may cancel: where one transformed weight is rounded up,
-//! others of the same kernel are rounded down. With errors `e` of a kernel's transformed weights, the expected square of a
-//! tile's error is `eᵀ Q e`; each weight is rounded in turn to what is best for those rounded before.
+//! A tile is a linear function of all products of its window, so the errors of a kernel's transformed weights can compensate for
+//! each other. The expected square of the tile's error is `eᵀ Q e`, with the errors `e` of the weights. Weights are rounded in
+//! turn: each to the value nearest to the one that minimizes this, given the errors of the weights before it.
 
 use super::Filtering;
 use crate::kernels::instruction_set::{InstructionSet, Work, vectorized};
@@ -21,7 +21,7 @@ pub struct WeightTransform {
     rows: Vec<[f64; 3]>,
     /// The rows, and columns too, in the order in which they are rounded: the largest errors first.
     order: Vec<usize>,
-    /// By place in this order, the shares of the errors of earlier rows that a row takes back.
+    /// By place in this order, the shares of the errors of earlier rows that a row compensates for.
     shares: Vec<Vec<f64>>,
 }
 
@@ -64,7 +64,7 @@ impl WeightTransform {
     fn round<E: Number>(&self, weights: &mut [KernelLanes], errors: &mut [KernelLanes]) {
         let side = self.rows.len();
         for (row, of_row) in self.shares.iter().enumerate() {
-            // What rows before this one leave to each of its columns.
+            // The errors of earlier rows that this one compensates for, by column.
             let mut left = [[0.0; LANES]; LARGEST];
             for (share, errors) in of_row.iter().zip(errors.chunks_exact(side)) {
                 for (left, error) in left.iter_mut().zip(errors) {
@@ -72,15 +72,15 @@ impl WeightTransform {
                 }
             }
             for (column, of_column) in self.shares.iter().enumerate() {
-                let mut taken_back = left[column];
+                let mut compensated = left[column];
                 for (earlier, share) in of_column.iter().enumerate() {
-                    add(&mut taken_back, *share, &left[earlier]);
-                    add(&mut taken_back, *share, &errors[row * side + earlier]);
+                    add(&mut compensated, *share, &left[earlier]);
+                    add(&mut compensated, *share, &errors[row * side + earlier]);
                 }
                 let weight = &mut weights[self.order[row] * side + self.order[column]];
                 let error = &mut errors[row * side + column];
-                for ((weight, error), taken_back) in weight.iter_mut().zip(error).zip(taken_back) {
-                    let rounded = f64::from(E::from_f32((*weight - taken_back) as f32).to_f32());
+                for ((weight, error), compensated) in weight.iter_mut().zip(error).zip(compensated) {
+                    let rounded = f64::from(E::from_f32((*weight - compensated) as f32).to_f32());
                     *error = rounded - *weight;
                     *weight = rounded;
                 }
