@@ -22,8 +22,8 @@ pub enum Filtering {
     /// F(4×4, 3×3): 36 products instead of 144. Rounds 2.8 times as much as `Two`.
     Four,
     /// For an image whose pixels are doubled in both directions before: four pixels of the result in a row are two at even
-    /// and two at odd places, each two by F(2, 2) of four pixels of the image. 36 products instead of 64. Rounds 1.3 times as
-    /// much as `Two` in float32, and 1.6 times in bf16.
+    /// and two at odd places, each two by F(2, 2) of four pixels of the image. 36 products instead of 64. Rounds 1.5 times as
+    /// much as `Two`.
     Doubled,
 }
 
