@@ -1,7 +1,7 @@
 //! One graph on operators of our own or ONNX Runtime's, at one size, for `scripts/bench/denoisers.py`.
 //!
 //! ```sh
-//! cargo bench --bench graph -- FOLDER float32|bf16|onnxruntime RUNS NAME=LENGTH…
+//! cargo bench --bench graph -- FOLDER float32|bf16|int8|onnxruntime RUNS NAME=LENGTH…
 //! ```
 //!
 //! FOLDER holds `model.onnx` and an `INPUT.npy` in float32 for each of its inputs. The first output is written to
@@ -23,15 +23,16 @@ type Answer = Result<(), Box<dyn std::error::Error>>;
 
 /// The passes of a denoiser on this CPU.
 fn passes(precision: &str) -> Vec<Pass> {
-    let operators = match precision {
-        "bf16" if InstructionSet::used() == InstructionSet::Amx => OperatorChoice::new(OperandType::Bf16, None),
-        "bf16" => OperatorChoice::new(OperandType::Bf16, Some(Filtering::Four)),
-        _ => OperatorChoice {
-            many_pixels: OperatorChoice::MANY_PIXELS_OF_FLOAT32,
-            ..OperatorChoice::new(OperandType::Float32, Some(Filtering::Four))
-        },
+    let set = InstructionSet::used();
+    let linear_in_int8 = precision == "int8";
+    let operators = if precision == "bf16" || linear_in_int8 && set.is_faster_in_bf16() {
+        let filtering = (set != InstructionSet::Amx).then_some(Filtering::Four);
+        OperatorChoice::new(OperandType::Bf16, filtering)
+    } else {
+        let many_pixels = OperatorChoice::MANY_PIXELS_OF_FLOAT32;
+        OperatorChoice { many_pixels, ..OperatorChoice::new(OperandType::Float32, Some(Filtering::Four)) }
     };
-    let operators = Pass::Operators(operators);
+    let operators = Pass::Operators(OperatorChoice { linear_in_int8, ..operators });
     let own = (precision != "onnxruntime").then_some([Pass::AxisNames, operators]);
     [Pass::Attention, Pass::FeedForward, Pass::Subpixel].into_iter().chain(own.into_iter().flatten()).collect()
 }
@@ -67,7 +68,7 @@ fn main() -> Answer {
     }
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
     let [folder, precision, runs, axes @ ..] = arguments.as_slice() else {
-        println!("cargo bench --bench graph -- FOLDER float32|bf16|onnxruntime RUNS NAME=LENGTH…");
+        println!("cargo bench --bench graph -- FOLDER float32|bf16|int8|onnxruntime RUNS NAME=LENGTH…");
         return Ok(());
     };
     let axis = |text: &String| {

@@ -15,7 +15,7 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 use half::bf16;
 use ldm_ort::kernels::{
     Activation, Attention, Element, Epilogue, FilteredConvolution, Filtering, GroupNorm, Heads, ImageConvolution,
-    InstructionSet, Number, OneThread, PanelShape, Product, ProductRows,
+    InstructionSet, Int8Product, Multiplied, Number, OneThread, PanelShape, Product, ProductRows, pack_int8,
 };
 
 /// Numbers between -0.5 and 0.5.
@@ -24,7 +24,7 @@ fn numbers<E: Number>(count: usize) -> Vec<E> {
 }
 
 /// The instruction sets of this processor that have a form of their own for `E`.
-fn sets<E: Element>() -> impl Iterator<Item = InstructionSet> {
+fn sets<E: Multiplied>() -> impl Iterator<Item = InstructionSet> {
     let is_own =
         |set: &InstructionSet| set.is_available() && *set > InstructionSet::Portable && E::supported(*set) == *set;
     InstructionSet::ALL.into_iter().filter(is_own)
@@ -49,6 +49,23 @@ fn product<E: Element>(criterion: &mut Criterion, [rows, columns, depth]: [usize
     }
 }
 
+/// A linear layer in int8 of bfloat16 operands, with their conversion.
+fn int8_product(criterion: &mut Criterion, [rows, columns, depth]: [usize; 3]) {
+    let (left, right) = (numbers::<bf16>(rows * depth), numbers::<f32>(columns * depth));
+    let shape = PanelShape { columns, taps: 1, depth };
+    let packed = pack_int8(shape, |column, at| right[column * depth + at]);
+    let epilogue = Epilogue::default();
+    let product = Int8Product { left: &left, rows_per_image: rows, packed: &packed, shape, epilogue };
+    let mut out = vec![0.0f32; rows * columns];
+    let mut group = criterion.benchmark_group("product int8");
+    group.throughput(Throughput::Elements(2 * (rows * columns * depth) as u64));
+    for set in sets::<u8>() {
+        group.bench_function(BenchmarkId::new(format!("{rows}x{columns}x{depth}"), set.name()), |bench| {
+            bench.iter(|| product.run(set, &OneThread, black_box(&mut out)));
+        });
+    }
+}
+
 fn products(criterion: &mut Criterion) {
     for shape in [
         [32, 32, 256],
@@ -62,6 +79,7 @@ fn products(criterion: &mut Criterion) {
     ] {
         product::<f32>(criterion, shape, Activation::Identity);
         product::<bf16>(criterion, shape, Activation::Identity);
+        int8_product(criterion, shape);
     }
     product::<bf16>(criterion, [4096, 1280, 320], Activation::Gelu);
 }

@@ -10,7 +10,7 @@
         --ldm-ort "cached=target/release/ldm-ort --set cache.spectrum.warmup=3 --set cache.spectrum.flex=2.0"
     python scripts/bench/bench.py --report raw.json                  # the tables of an earlier run
 
-Engines: ours (float32) and ours-bf16 where the build and the CPU have it, and of the peers (scripts/bench/bench_peers.py) those
+Engines: ours (float32), ours-bf16 and ours-int8 where the build and the CPU have them, and of the peers (scripts/bench/bench_peers.py) those
 that are installed: ort, openvino (in its default precision), openvino-float32, optimum, diffusers.
 Their models (random weights, scripts/bench/bench_model.py) are built in --work when they are not there: 8.5 GB for sd15. shapes is
 models/shapes, with ours and optimum only.
@@ -245,9 +245,9 @@ def arguments():
     p.add_argument("--steps", type=int, nargs="+", default=[4, 20])
     p.add_argument("--size", type=int, help="width and height in pixels (default 512, tiny 128)")
     p.add_argument("--rounds", type=int, default=3)
-    p.add_argument("--only", type=lambda t: t.split(","), help="engines, with commas: ours,ours-bf16,ort,openvino,openvino-float32,optimum,diffusers")
+    p.add_argument("--only", type=lambda t: t.split(","), help="engines, with commas: ours,ours-bf16,ours-int8,ort,openvino,openvino-float32,optimum,diffusers")
     p.add_argument("--base", help="the engine that others are compared with (default ours)")
-    p.add_argument("--ldm-ort", action="append", metavar="[NAME=]PROGRAM [FLAGS]", help="default target/release/ldm-ort, and the same with --precision bf16 as ours-bf16; several times: several forms of ours, each of a name")
+    p.add_argument("--ldm-ort", action="append", metavar="[NAME=]PROGRAM [FLAGS]", help="default target/release/ldm-ort, and the same with --precision bf16 as ours-bf16, with int8 as ours-int8; several times: several forms of ours, each of a name")
     p.add_argument("--own-runtime", action="store_true", help="ours takes the ONNX Runtime that it finds itself")
     p.add_argument("--first-starts", type=int, default=1, help="how many starts of ours with nothing cached (default 1); 0 takes the cache as the last benchmark left it")
     p.add_argument("--slices", type=float, metavar="SECONDS", help="all engines at once, one of them running at a time, in turns of so many seconds: for machines whose speed changes. Whole processes only; takes the memory of all")

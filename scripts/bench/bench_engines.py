@@ -19,7 +19,7 @@ PEERS = {
     "optimum": "from optimum.onnxruntime import ORTStableDiffusionPipeline",
     "diffusers": "from diffusers import StableDiffusionPipeline",
 }
-OURS = ["ours=target/release/ldm-ort", "ours-bf16=target/release/ldm-ort --precision bf16"]
+OURS = ["ours=target/release/ldm-ort", *(f"ours-{p}=target/release/ldm-ort --precision {p}" for p in ("bf16", "int8"))]
 PROMPT = "a red circle to the left of a blue square on a white background"
 GUIDANCE = {"sd15": 7.5, "tiny": 7.5, "shapes": 3.0}
 # The line on stderr; the precision stands in front of it where it is not float32.

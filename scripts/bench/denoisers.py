@@ -144,7 +144,7 @@ def main():
     p.add_argument("--model", choices=AXES, action="append")
     p.add_argument("--rounds", type=int, default=2)
     p.add_argument("--runs", type=int, default=3)
-    p.add_argument("--engines", default="float32,bf16,onnxruntime,ort,openvino,openvino-float32")
+    p.add_argument("--engines", default="float32,bf16,int8,onnxruntime,ort,openvino,openvino-float32")
     p.add_argument("--only", help=argparse.SUPPRESS)
     args = p.parse_args()
     for name in args.model or AXES:
@@ -163,7 +163,7 @@ def compare(name, folder, args):
     told = {}
     for _ in range(args.rounds):
         for engine in args.engines.split(","):
-            own = engine in ("float32", "bf16", "onnxruntime")
+            own = engine in ("float32", "bf16", "int8", "onnxruntime")
             ours = ["cargo", "bench", "-q", "--bench", "graph", "--", os.path.abspath(folder), engine, str(args.runs), *axes]
             theirs = [sys.executable, os.path.abspath(__file__), args.folder, "--model", name, "--only", engine, "--runs", str(args.runs)]
             run = subprocess.run(ours if own else theirs, cwd=ROOT if own else None, capture_output=True, text=True)

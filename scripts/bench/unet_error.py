@@ -7,7 +7,7 @@ guided evaluation of the UNet, of the latents at every step, and of a decoding.
     python scripts/bench/unet_error.py --reference float64 --every 20   # whose rounding it is: ONNX Runtime is a row too
     python scripts/bench/unet_error.py --model tiny --json errors.json
 
-Engines are those of scripts/bench/bench.py that have a precision of their own: ours, ours-bf16, openvino, openvino-float32. ort is the
+Engines are those of scripts/bench/bench.py that have a precision of their own: ours, ours-bf16, ours-int8, openvino, openvino-float32. ort is the
 reference, or with `--reference float64` torch; what it computes stays in --work and is used again. The models are those of bench.py too.
 
 Every engine starts from the same noise. The evaluation is at timestep 501. A program of ours gives latents only, so both rows of
@@ -252,7 +252,7 @@ def main():
     p.add_argument("--steps", type=int, default=20, help="guided Euler steps, a divisor of 1000; 0 for the evaluation alone")
     p.add_argument("--every", type=int, default=1, help="ours: the latents after every so many steps (default 1)")
     p.add_argument("--reference", choices=["ort", "float64"], default="ort", help="what errors are measured against (default ort)")
-    p.add_argument("--only", type=lambda t: t.split(","), help="engines, with commas: ours,ours-bf16,openvino,openvino-float32")
+    p.add_argument("--only", type=lambda t: t.split(","), help="engines, with commas: ours,ours-bf16,ours-int8,openvino,openvino-float32")
     p.add_argument("--ldm-ort", action="append", metavar="[NAME=]PROGRAM [FLAGS]", help="as for bench.py")
     p.add_argument("--own-runtime", action="store_true", help="ours takes the ONNX Runtime that it finds itself")
     p.add_argument("--nice", type=int, default=0, help="priority of our programs")

@@ -8,8 +8,7 @@ use super::rewritten;
 use super::wanted::Wanted;
 use crate::bundle::GraphFile;
 use crate::error::{Error, Result};
-use crate::kernels::OperandType;
-use crate::rewrite::{self, Pass, Rewritten, rewrite};
+use crate::rewrite::{self, OperatorChoice, Pass, Rewritten, rewrite};
 use crate::session::{Optimization, Session, SessionOptions};
 
 /// The key that errors of a graph's precision name.
@@ -49,16 +48,16 @@ pub(super) fn make_with_operators(wanted: &Wanted<'_>, made: &Path) -> Result<Op
         Some(_) => remove(&weights)?,
         None => {}
     }
-    if choice.operands == OperandType::Bf16 { Err(few_products(wanted)) } else { Ok(None) }
+    if choice.precision() == OperatorChoice::FLOAT32 { Ok(None) } else { Err(few_products(wanted)) }
 }
 
 impl GraphCache {
-    /// Refuses a graph that was found to have few products for bf16 by an earlier attempt, which folded it.
+    /// Refuses a graph that was found to have few products for its precision by an earlier attempt, which folded it.
     pub(super) fn require_products(&self, wanted: &Wanted<'_>) -> Result<()> {
         self.few_products(wanted).read().map_or(Ok(()), |()| Err(few_products(wanted)))
     }
 
-    /// The file that remembers that a graph has few products for bf16.
+    /// The file that remembers that a graph has few products for its precision.
     pub(super) fn few_products(&self, wanted: &Wanted<'_>) -> CacheFile<()> {
         self.file(FEW_PRODUCTS, [wanted.key.clone()])
     }
@@ -66,11 +65,16 @@ impl GraphCache {
 
 fn few_products(wanted: &Wanted<'_>) -> Error {
     let (component, path) = (&wanted.options.component, wanted.graph.path.display());
+    let choice = wanted.passes.iter().find_map(|pass| pass.operators());
+    let (precision, products) = match choice {
+        Some(choice) if choice.linear_in_int8 => (choice.precision(), "linear layers of 96 channels"),
+        _ => ("bf16", "those of 32 channels"),
+    };
     let problem = format!(
-        "{component} ({path}) has few products for bf16: those of 32 channels or more, with stored float weights and lengths \
+        "{component} ({path}) has few products for {precision}: {products} or more, with stored float weights and lengths \
          that are the same in all calls"
     );
-    let help = "write device.precision = \"auto\", which takes float32 here, export the model with float32 weights, or leave \
+    let help = "write device.precision = \"auto\", which takes what the graph can be here, export the model with float32 weights, or leave \
                 device.batching out";
     Error::input(PRECISION, problem, help)
 }
@@ -80,7 +84,7 @@ fn few_products(wanted: &Wanted<'_>) -> Error {
 /// # Errors
 /// [`Error::Input`] with the `problem` of the cache.
 pub fn require_own_precision(passes: &[Pass], problem: &str) -> Result<()> {
-    if !passes.iter().any(|pass| pass.multiplies_in_bf16()) {
+    if !passes.iter().any(|pass| pass.narrows()) {
         return Ok(());
     }
     let problem = format!("is kept in the graph cache, and {problem}");

@@ -21,7 +21,9 @@ pub enum InstructionSet {
     Avx2,
     /// AVX-512 F, BW, DQ and VL. Float32 only.
     Avx512,
-    /// As `Avx512`, with `vdpbf16ps` for bfloat16.
+    /// As `Avx512`, with `vpdpbusd` for int8.
+    Avx512Vnni,
+    /// As `Avx512Vnni`, with `vdpbf16ps` for bfloat16.
     Avx512Bf16,
     /// As `Avx512Bf16`, with AMX tiles (`tdpbf16ps`) for bfloat16.
     Amx,
@@ -29,7 +31,8 @@ pub enum InstructionSet {
 
 impl InstructionSet {
     /// All, in their order.
-    pub const ALL: [Self; 5] = [Self::Portable, Self::Avx2, Self::Avx512, Self::Avx512Bf16, Self::Amx];
+    pub const ALL: [Self; 6] =
+        [Self::Portable, Self::Avx2, Self::Avx512, Self::Avx512Vnni, Self::Avx512Bf16, Self::Amx];
 
     /// Returns the best instruction set of this processor and system.
     pub fn best() -> Self {
@@ -73,6 +76,11 @@ impl InstructionSet {
         }
     }
 
+    /// The same for linear layers in int8.
+    pub fn has_int8_operators(self) -> bool {
+        if self == Self::Portable { Self::chosen() == Some(self) } else { self.has_int8() }
+    }
+
     /// Returns true if this process can use it.
     pub fn is_available(self) -> bool {
         self <= Self::best()
@@ -81,6 +89,11 @@ impl InstructionSet {
     /// Returns true if it multiplies bfloat16 in hardware.
     pub fn has_bf16(self) -> bool {
         self >= Self::Avx512Bf16
+    }
+
+    /// Returns true if it multiplies int8 in hardware.
+    pub fn has_int8(self) -> bool {
+        self >= Self::Avx512Vnni
     }
 
     /// Returns true if it multiplies bfloat16 faster than float32.
@@ -97,6 +110,7 @@ impl InstructionSet {
             Self::Portable => "portable",
             Self::Avx2 => "avx2",
             Self::Avx512 => "avx512",
+            Self::Avx512Vnni => "avx512_vnni",
             Self::Avx512Bf16 => "avx512_bf16",
             Self::Amx => "amx_bf16",
         }
@@ -114,7 +128,8 @@ impl InstructionSet {
                     && is_x86_feature_detected!("avx512dq")
                     && is_x86_feature_detected!("avx512vl")
             }
-            Self::Avx512Bf16 => Self::Avx512.is_detected() && is_x86_feature_detected!("avx512bf16"),
+            Self::Avx512Vnni => Self::Avx512.is_detected() && is_x86_feature_detected!("avx512vnni"),
+            Self::Avx512Bf16 => Self::Avx512Vnni.is_detected() && is_x86_feature_detected!("avx512bf16"),
             Self::Amx => Self::Avx512Bf16.is_detected() && amx_permission::is_permitted(),
         }
     }
@@ -172,7 +187,7 @@ pub fn vectorized(set: InstructionSet, work: impl Work) {
             // SAFETY: the instructions are available.
             InstructionSet::Avx2 => unsafe { narrow(work) },
             // SAFETY: as above.
-            InstructionSet::Avx512 => unsafe { wide(work) },
+            InstructionSet::Avx512 | InstructionSet::Avx512Vnni => unsafe { wide(work) },
             // SAFETY: as above.
             InstructionSet::Avx512Bf16 | InstructionSet::Amx => unsafe { wide_bf16(work) },
         }

@@ -1,4 +1,5 @@
-//! Operators of our own: matrix products, convolutions, normalizations and attention in float32 and bfloat16.
+//! Operators of our own: matrix products, convolutions, normalizations and attention in float32 and
+//! bfloat16, linear layers in int8 as well.
 //!
 //! Images are in the order `[batch, height, width, channels]`, so that a row of an image is a row of a matrix. All products
 //! go through one innermost product (`tile`), which has a form for each instruction set; everything above it is plain Rust,
@@ -13,6 +14,8 @@ mod filtering;
 mod functions;
 mod head_norm;
 mod instruction_set;
+mod int8;
+mod int8_product;
 mod lane;
 mod norm;
 mod number;
@@ -35,8 +38,10 @@ pub use filtering::{FilteredConvolution, Filtering, WeightTransform};
 pub use functions::Activation;
 pub use head_norm::{HeadNorm, HeadRows, Rotary};
 pub use instruction_set::InstructionSet;
+pub use int8::pack_int8;
+pub use int8_product::Int8Product;
 pub use norm::GroupNorm;
-pub use number::Number;
+pub use number::{Number, OperandValue};
 pub use operand::OperandCopy;
 pub use operator::{DOMAIN, OperandType, OwnOperator};
 pub use pack::PanelShape;
@@ -44,7 +49,7 @@ pub use product::{OutRows, Product, ProductRows};
 pub use rotary_pairs::RotaryPairs;
 pub use row_norm::RowNorm;
 pub use threads::{OneThread, Threads};
-pub use tile::Element;
+pub use tile::{Element, Multiplied};
 pub use tile_size::COLUMNS;
 
 #[cfg(test)]

@@ -6,12 +6,19 @@ use super::functions::{EXP2, EXP2_BF16, exp2};
 use super::operator::OperandType;
 use super::scratch::AnyBits;
 
-/// A type of numbers in operands of matrix products. Sums are float32.
-pub trait Number: AnyBits + Copy + Default + Send + Sync + PartialEq + std::fmt::Debug + 'static {
-    /// The type's name in those of operators.
-    const TYPE: OperandType;
+/// A type of values in operands of matrix products. Sums are float32.
+pub trait OperandValue: AnyBits + Copy + Default + Send + Sync + PartialEq + std::fmt::Debug + 'static {
     /// The number of values of one column that are side by side in a panel.
     const GROUP: usize;
+
+    /// Returns the values that a depth takes in an operand.
+    fn padded(depth: usize) -> usize;
+}
+
+/// A type of operands whose values are numbers by themselves.
+pub trait Number: OperandValue {
+    /// The type's name in those of operators.
+    const TYPE: OperandType;
     /// The depth of every product is a multiple of this: operands are padded with zeros.
     const STEP: usize;
 
@@ -25,9 +32,16 @@ pub trait Number: AnyBits + Copy + Default + Send + Sync + PartialEq + std::fmt:
     fn power_of_two(x: f32) -> f32;
 }
 
+impl OperandValue for f32 {
+    const GROUP: usize = 1;
+
+    fn padded(depth: usize) -> usize {
+        depth.next_multiple_of(Self::STEP)
+    }
+}
+
 impl Number for f32 {
     const TYPE: OperandType = OperandType::Float32;
-    const GROUP: usize = 1;
     const STEP: usize = 1;
 
     #[inline(always)]
@@ -46,9 +60,16 @@ impl Number for f32 {
     }
 }
 
+impl OperandValue for bf16 {
+    const GROUP: usize = 2;
+
+    fn padded(depth: usize) -> usize {
+        depth.next_multiple_of(Self::STEP)
+    }
+}
+
 impl Number for bf16 {
     const TYPE: OperandType = OperandType::Bf16;
-    const GROUP: usize = 2;
     const STEP: usize = 32;
 
     /// Written out, so that the compiler vectorizes it. NaN stays NaN.

@@ -3,6 +3,7 @@
 //! | operator | inputs | attributes | output |
 //! |---|---|---|---|
 //! | `Product` | left `[batch, …, depth]`, packed weights, bias, added `[batch, columns]`, gate `[batch, columns]`, residual | `columns`, `kernel`, `stride`, `offset`, `upsample`, `tile`, `pixels`, `activation`, `gated` | `[batch, …, columns]` |
+//! | `Int8Product` | the same, with weights in int8 | `columns`, `activation`, `gated` | the same |
 //! | `GroupNorm` | image, image or nothing, scale, shift | `groups`, `epsilon`, `activation`, `border` | the image |
 //! | `RowNorm` | rows `[batch, …, width]`, scale, shift | `epsilon`, `centers` | as the rows |
 //! | `HeadNorm` | rows `[batch, rows, heads, width]`, more rows or nothing, the scale of each, cosines, sines | `normalizes`, `epsilon`, `pairs`, `by_pair` | `[batch, rows of both, heads · width]` |
@@ -45,6 +46,8 @@ impl OperandType {
 pub enum OwnOperator {
     /// A matrix product or a convolution.
     Product,
+    /// A matrix product in int8.
+    Int8Product,
     /// Group normalization.
     GroupNorm,
     /// Normalization of rows.
@@ -63,6 +66,7 @@ impl OwnOperator {
     pub fn name(self, operands: OperandType, results: OperandType) -> String {
         let operator = match self {
             Self::Product => "Product",
+            Self::Int8Product => "Int8Product",
             Self::GroupNorm => "GroupNorm",
             Self::RowNorm => "RowNorm",
             Self::HeadNorm => "HeadNorm",

@@ -1,6 +1,6 @@
 //! The right operands of products, in the order in which they are read.
 
-use super::number::Number;
+use super::number::{Number, OperandValue};
 use super::tile_size::COLUMNS;
 
 /// The shape of a right operand.
@@ -16,8 +16,8 @@ pub struct PanelShape {
 
 impl PanelShape {
     /// The depth with its padding.
-    pub fn padded_depth<E: Number>(self) -> usize {
-        self.depth.next_multiple_of(E::STEP)
+    pub fn padded_depth<E: OperandValue>(self) -> usize {
+        E::padded(self.depth)
     }
 
     /// The number of panels.
@@ -26,12 +26,12 @@ impl PanelShape {
     }
 
     /// The number of values of a panel.
-    pub fn panel_len<E: Number>(self) -> usize {
+    pub fn panel_len<E: OperandValue>(self) -> usize {
         self.taps * self.padded_depth::<E>() * COLUMNS
     }
 
     /// The number of values of all panels.
-    pub fn packed_len<E: Number>(self) -> usize {
+    pub fn packed_len<E: OperandValue>(self) -> usize {
         self.panels() * self.panel_len::<E>()
     }
 

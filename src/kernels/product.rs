@@ -6,7 +6,7 @@ use super::lane::Lane;
 use super::number::Number;
 use super::pack::PanelShape;
 use super::threads::{Parts, Threads, units_of_part};
-use super::tile::{Accumulator, Block, Element, FetchedRows, TileUnit};
+use super::tile::{Accumulator, Block, FetchedRows, Multiplied, TileUnit};
 use super::tile_size::GROUP_ROWS;
 
 /// The places of a left operand that a product reads, and the rows of the result.
@@ -94,7 +94,7 @@ const LEFT_BYTES: usize = 384 << 10;
 /// Bytes of a left operand that is not divided: tasks are of panels then, each of which is read once.
 const WHOLE_LEFT_BYTES: usize = 3 << 19;
 
-impl<E: Element> Product<'_, E> {
+impl<E: Multiplied> Product<'_, E> {
     /// Computes the product into `out`, rows of [`Epilogue::out_columns`] values.
     ///
     /// Each value is the same for any number of threads.
@@ -177,7 +177,7 @@ impl Group {
     const NONE: Self = Self { start: 0, image: 0, rows: StepRows { first: 0, step: 0, count: 0 } };
 }
 
-impl<E: Element, O: Number> Work for Task<'_, '_, E, O> {
+impl<E: Multiplied, O: Number> Work for Task<'_, '_, E, O> {
     #[inline(always)]
     fn run<L: Lane>(self) {
         let sums = std::array::from_fn(|_| Accumulator::new());
@@ -197,7 +197,7 @@ impl<E: Element, O: Number> Work for Task<'_, '_, E, O> {
     }
 }
 
-impl<E: Element, O: Number> Task<'_, '_, E, O> {
+impl<E: Multiplied, O: Number> Task<'_, '_, E, O> {
     /// Computes all rows by `PANELS` panels from `first` on.
     #[inline(always)]
     fn multiply<L: Lane, const PANELS: usize>(&self, scratch: &mut TaskScratch, groups: &[Group], first: usize) {

@@ -25,6 +25,8 @@ pub unsafe trait AnyBits {}
 unsafe impl AnyBits for f32 {}
 // SAFETY: as above.
 unsafe impl AnyBits for half::bf16 {}
+// SAFETY: as above.
+unsafe impl AnyBits for u8 {}
 
 /// Calls `work` with `len` of any values, in memory of its own: `work` may ask for more.
 pub fn with_scratch<E: AnyBits, R>(len: usize, work: impl FnOnce(&mut [E]) -> R) -> R {

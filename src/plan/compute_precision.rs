@@ -66,6 +66,7 @@ impl ExecutionPlan {
         };
         let providers = self.device.providers_of(opening.kind).iter();
         let of_providers = providers.map(|name| match name.as_str() {
+            "cpu" if self.has_int8(opening.kind) => ComputePrecision::Int8,
             "cpu" if self.operands_of(opening.kind) == Some(OperandType::Bf16) => ComputePrecision::Bf16,
             "cpu" => ComputePrecision::Float32,
             name => {

@@ -27,7 +27,8 @@ impl ExecutionPlan {
             && self.graph_cache.is_some()
             && self.is_heavy(kind)
             && self.can_be_cached(kind);
-        (fits && self.narrow_weights(kind, is_bf16 || self.is_widened(kind)).is_none()).then_some(operands)
+        let takes_half = self.takes_half(kind) || self.is_widened(kind);
+        (fits && self.narrow_weights(kind, takes_half).is_none()).then_some(operands)
     }
 
     /// True if a component's graph is rewritten to compute in float32 on the weights that it stores.
@@ -55,7 +56,7 @@ impl ExecutionPlan {
             && self.can_be_cached(kind)
             && self.graphs_of(kind).any(GraphFile::multiplies_in_half)
             && self.graphs_of(kind).all(can_widen)
-            && (self.is_bf16(kind) && self.is_heavy(kind) || has_room())
+            && (self.takes_half(kind) && self.is_heavy(kind) || has_room())
     }
 
     /// The graphs of a component: several ControlNets are of one kind.
@@ -89,10 +90,27 @@ impl ExecutionPlan {
         match self.device.precision {
             Precision::Float32 => false,
             Precision::Bf16 => true,
+            Precision::Int8 => InstructionSet::used().is_faster_in_bf16(),
             Precision::Auto => {
                 InstructionSet::used().is_faster_in_bf16() && !stays(kind) && !stays(self.model.denoiser.kind)
             }
         }
+    }
+
+    /// True if int8 is chosen for the linear layers of a component.
+    fn is_int8(&self, kind: ComponentKind) -> bool {
+        let is_chosen = self.device.precision == Precision::Int8 && InstructionSet::used().has_int8_operators();
+        is_chosen && self.is_heavy(kind) && !self.rounds_once(kind)
+    }
+
+    /// True if the linear layers of a component multiply int8.
+    pub fn has_int8(&self, kind: ComponentKind) -> bool {
+        self.is_int8(kind) && self.operands_of(kind).is_some()
+    }
+
+    /// True for a component whose weights of half precision need not be widened to float32.
+    fn takes_half(&self, kind: ComponentKind) -> bool {
+        self.is_bf16(kind) || self.is_int8(kind)
     }
 
     /// Returns the components for which `auto` chooses operators of our own in bf16, the denoiser first.
@@ -119,7 +137,8 @@ impl ExecutionPlan {
     fn openvino_options(&self, kind: ComponentKind) -> Option<Result<Options, (&'static str, String)>> {
         let is_first = self.device.providers_of(kind).first().is_some_and(|name| name == openvino::PROVIDER);
         let options = || self.device.options.get(openvino::PROVIDER).cloned().unwrap_or_default();
-        (is_first && self.is_bf16(kind) && self.is_heavy(kind)).then(|| openvino::with_bf16(options()))
+        let is_bf16 = self.is_bf16(kind) && self.device.precision != Precision::Int8;
+        (is_first && is_bf16 && self.is_heavy(kind)).then(|| openvino::with_bf16(options()))
     }
 
     /// Returns a component's options of a provider: those of the pipeline file, `precision` for OpenVINO, and a cache of
@@ -170,7 +189,8 @@ impl ExecutionPlan {
     pub(super) fn operator_choice(&self, kind: ComponentKind) -> Option<OperatorChoice> {
         let operands = self.operands_of(kind)?;
         let fast = self.device.fast_convolutions;
-        let choice = |filtering| OperatorChoice::new(operands, filtering);
+        let linear_in_int8 = self.has_int8(kind);
+        let choice = |filtering| OperatorChoice { linear_in_int8, ..OperatorChoice::new(operands, filtering) };
         Some(match operands {
             // Tiles of AMX multiply faster than windows can be transformed.
             OperandType::Bf16 if InstructionSet::used() == InstructionSet::Amx => choice(None),
@@ -214,27 +234,37 @@ impl ExecutionPlan {
     /// multiply it.
     pub fn precision(&self) -> String {
         match self.operands_of(self.model.denoiser.kind) {
+            Some(operands) if self.has_int8(self.model.denoiser.kind) => {
+                format!("int8 and {} ({})", operands.name(), InstructionSet::used().name())
+            }
             Some(OperandType::Bf16) => format!("bf16 ({})", InstructionSet::used().name()),
             None if self.is_bf16_on_openvino(self.model.denoiser.kind) => format!("bf16 ({})", openvino::PROVIDER),
             _ => FLOAT32.to_owned(),
         }
     }
 
-    /// Checks that `precision = "bf16"` can be kept to, and returns a sentence if some of the graphs stay in float32.
+    /// Checks that `precision = "bf16"` or `"int8"` can be kept to, and returns a sentence if some of the graphs stay in a
+    /// higher one.
     ///
     /// # Errors
-    /// [`Error::Input`] if this CPU does not multiply bf16, or no graph would.
+    /// [`Error::Input`] if this CPU does not multiply it, or no graph would.
     pub(super) fn check_precision(&self) -> Result<Option<String>> {
-        if self.device.precision != Precision::Bf16 {
-            return Ok(None);
-        }
+        let set = InstructionSet::used();
+        let (name, needs, is_there) = match self.device.precision {
+            Precision::Float32 | Precision::Auto => return Ok(None),
+            Precision::Bf16 => ("bf16", "AVX-512 BF16 or AMX", set.has_operators(OperandType::Bf16)),
+            Precision::Int8 => ("int8", "AVX-512 VNNI", set.has_int8_operators()),
+        };
         let refused = |problem: &str, help: &str| Err(Error::input("device.precision", problem, help));
-        if !InstructionSet::used().has_operators(OperandType::Bf16) {
+        if !is_there {
             let problem = match InstructionSet::chosen() {
-                Some(set) => format!("bf16 needs AVX-512 BF16 or AMX, and {} is chosen", set.name()),
-                None => "bf16 needs a CPU with AVX-512 BF16 or AMX, and this one has neither".to_owned(),
+                Some(set) => format!("{name} needs {needs}, and {} is chosen", set.name()),
+                None => format!("{name} needs a CPU with {needs}, and this one does not have that"),
             };
-            return refused(&problem, "leave the key out, or write precision = \"auto\", which takes float32 here");
+            return refused(
+                &problem,
+                "leave the key out, or write precision = \"auto\", which takes what is faster here",
+            );
         }
         let heavy = || self.all_graphs().into_iter().map(|(kind, _)| kind).filter(|kind| self.is_heavy(*kind));
         if let Some((key, problem)) = heavy().find_map(|kind| self.openvino_options(kind)?.err()) {
@@ -246,24 +276,26 @@ impl ExecutionPlan {
         }
         if self.graph_cache.is_none() {
             return refused(
-                "bf16 is made of graphs that are optimized ahead, and there is no cache to keep them in",
+                &format!("{name} is made of graphs that are optimized ahead, and there is no cache to keep them in"),
                 "leave the key out, or unset LDM_ORT_OPTIMIZE (in a program, give the plan a cache)",
             );
         }
         if heavy().all(|kind| !self.device.is_on_cpu(kind)) {
             return refused(
-                "bf16 is of the CPU's own graphs, and all of them run on other providers",
+                &format!("{name} is of the CPU's own graphs, and all of them run on other providers"),
                 "leave the key out; providers have options of their own for their precision",
             );
         }
         let denoiser = self.model.denoiser.kind;
         if self.operands_of(denoiser).is_some() || !self.denoises_on_cpu() {
-            return Ok(None);
+            let is_slower = self.has_int8(denoiser) && set == InstructionSet::Amx;
+            let remark = "precision: int8 is slower than bf16 on this CPU, whose AMX multiplies bf16";
+            return Ok(is_slower.then(|| remark.to_owned()));
         }
         let reason = match self.narrow_weights(denoiser, true) {
             Some(dtype) => format!("since it stores {dtype} weights"),
             None => "since LoRAs change its weights".to_owned(),
         };
-        Ok(Some(format!("precision: {denoiser} does not multiply in bf16, {reason}")))
+        Ok(Some(format!("precision: {denoiser} does not multiply in {name}, {reason}")))
     }
 }

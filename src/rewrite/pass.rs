@@ -7,6 +7,8 @@ use crate::kernels::{Filtering, OperandType};
 pub struct OperatorChoice {
     /// The type of what products multiply.
     pub operands: OperandType,
+    /// True if linear layers multiply int8 instead.
+    pub linear_in_int8: bool,
     /// The largest tiles of 3×3 convolutions by minimal filtering; `None` for none. Those of few channels or pixels take
     /// smaller tiles or none.
     pub filtering: Option<Filtering>,
@@ -24,9 +26,21 @@ impl OperatorChoice {
     /// the size of F(4×4) save most.
     pub const MANY_PIXELS_OF_FLOAT32: usize = 4096;
 
+    /// The name of [`OperatorChoice::precision`] in which all products multiply float32.
+    pub const FLOAT32: &str = "float32";
+
+    /// The name of the lowest precision of a product.
+    pub fn precision(self) -> &'static str {
+        match self.operands {
+            _ if self.linear_in_int8 => "int8",
+            OperandType::Bf16 => "bf16",
+            OperandType::Float32 => Self::FLOAT32,
+        }
+    }
+
     /// Operators that filter all convolutions alike.
     pub fn new(operands: OperandType, filtering: Option<Filtering>) -> Self {
-        Self { operands, filtering, narrow_filtering: filtering, many_pixels: 1024 }
+        Self { operands, linear_in_int8: false, filtering, narrow_filtering: filtering, many_pixels: 1024 }
     }
 
     /// The tiles of a 3×3 convolution with windows side by side, of which the result has `pixels` in all images.
@@ -124,9 +138,9 @@ impl Pass {
         if let Self::Operators(choice) = self { Some(choice) } else { None }
     }
 
-    /// Returns true for operators of our own whose products multiply bf16.
-    pub(crate) fn multiplies_in_bf16(self) -> bool {
-        self.operators().is_some_and(|choice| choice.operands == OperandType::Bf16)
+    /// Returns true for operators of our own whose products multiply something else than float32.
+    pub(crate) fn narrows(self) -> bool {
+        self.operators().is_some_and(|choice| choice.precision() != OperatorChoice::FLOAT32)
     }
 
     /// Returns the branch at which only the shallow layers remain.

@@ -122,13 +122,21 @@ pub enum Precision {
     Float32,
     /// `bf16`, also called `bfloat16`: on CPUs that multiply it (AVX-512 BF16 or AMX), an error on others.
     Bf16,
+    /// `int8`: the linear layers of denoisers and ControlNets on CPUs with AVX-512 VNNI, an error on others; all other
+    /// products as with `auto`.
+    Int8,
     /// `auto`: bf16 on CPUs on which it is faster (with AMX, and AMD's with AVX-512 BF16), float32 on others.
     Auto,
 }
 
 impl Precision {
-    const NAMES: [(&'static str, Self); 4] =
-        [("float32", Self::Float32), ("bf16", Self::Bf16), ("bfloat16", Self::Bf16), ("auto", Self::Auto)];
+    const NAMES: [(&'static str, Self); 5] = [
+        ("float32", Self::Float32),
+        ("bf16", Self::Bf16),
+        ("bfloat16", Self::Bf16),
+        ("int8", Self::Int8),
+        ("auto", Self::Auto),
+    ];
 
     /// Its name.
     pub fn name(self) -> &'static str {
@@ -240,12 +248,16 @@ impl DeviceSpec {
                 ("precision", "bf16 is made when graphs are optimized, and `optimize` is false"),
             ),
             (
+                self.precision == Precision::Int8 && !self.optimize,
+                ("precision", "int8 is made when graphs are optimized, and `optimize` is false"),
+            ),
+            (
                 self.fast_convolutions && !self.optimize,
                 ("fast_convolutions", "is done when graphs are optimized, and `optimize` is false"),
             ),
             (
                 self.exact && self.precision != Precision::Float32,
-                ("exact", "is for float32, and `precision` allows bf16; leave one out"),
+                ("exact", "is for float32, and `precision` allows less; leave one out"),
             ),
             (
                 self.exact && self.fast_convolutions,

@@ -1,4 +1,4 @@
-//! `precision`: bf16 on CPUs that multiply it, an error or float32 on others, and never in silence.
+//! `precision`: bf16 and int8 on CPUs that multiply them, an error or float32 on others, and never in silence.
 
 use std::path::Path;
 
@@ -11,7 +11,13 @@ use crate::common::{Answer, answer, ldm_ort, npy, root, runtime};
 
 /// Runs models/shapes with a precision and a cache of graphs, and saves the latents.
 fn draw(folder: &Path, precision: &str) -> Answer {
+    draw_with(folder, precision, InstructionSet::best())
+}
+
+/// The same with an instruction set.
+fn draw_with(folder: &Path, precision: &str, set: InstructionSet) -> Answer {
     let mut command = ldm_ort(folder);
+    command.env("LDM_ORT_INSTRUCTION_SET", set.name());
     command.args(["run".as_ref(), root().join("models/shapes").as_os_str()]);
     command.args(["-p", "a red circle", "--steps", "3", "--seed", "5", "--precision", precision, "--json"]);
     command.args(["--save-latents", &format!("{precision}.npy"), "--output", precision]);
@@ -35,7 +41,7 @@ fn bf16_is_near_float32_and_says_so() {
     let bf16 = draw(folder.path(), "bf16");
     if !InstructionSet::best().has_bf16() {
         assert_eq!(bf16.code, Some(2));
-        assert!(bf16.stderr.contains("device.precision: bf16 needs a CPU with AVX-512 BF16 or AMX"), "{}", bf16.stderr);
+        assert!(bf16.stderr.contains("device.precision: bf16 needs AVX-512 BF16 or AMX, and "), "{}", bf16.stderr);
         assert_eq!(latents(folder.path(), "auto").difference(&latents(folder.path(), "float32")), 0.0);
         return;
     }
@@ -51,6 +57,33 @@ fn bf16_is_near_float32_and_says_so() {
     assert!(plain.stdout.contains("\"precision\":\"float32\""), "{}", plain.stdout);
 }
 
+/// The linear layers in int8 with each instruction set, the others in what is faster with it.
+#[test]
+fn int8_is_near_float32_and_says_so() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let of = |precision| latents(folder.path(), precision);
+    let plain = draw(folder.path(), "float32");
+    assert_eq!(plain.code, Some(0), "{}", plain.stderr);
+    for set in InstructionSet::ALL.into_iter().filter(|set| set.is_available()) {
+        let int8 = draw_with(folder.path(), "int8", set);
+        if !set.has_int8() && set != InstructionSet::Portable {
+            assert_eq!(int8.code, Some(2));
+            let told = format!("device.precision: int8 needs AVX-512 VNNI, and {} is chosen", set.name());
+            assert!(int8.stderr.contains(&told), "{}", int8.stderr);
+            continue;
+        }
+        assert_eq!(int8.code, Some(0), "{}", int8.stderr);
+        let apart = of("int8").difference(&of("float32"));
+        println!("{}: {apart:.1e}", set.name());
+        assert!(apart > 1e-4 && apart < 0.05, "{}: {apart}", set.name());
+        let others = if set.is_faster_in_bf16() { "bf16" } else { "float32" };
+        let told = format!("int8 and {others} ({})", set.name());
+        assert!(int8.stderr.contains(&told), "{}", int8.stderr);
+        assert!(int8.stdout.contains(&format!("\"precision\":\"{told}\"")), "{}", int8.stdout);
+        assert_eq!(set == InstructionSet::Amx, int8.stderr.contains("int8 is slower than bf16"), "{}", int8.stderr);
+    }
+}
+
 #[test]
 fn bf16_without_a_cache_is_refused() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -59,7 +92,7 @@ fn bf16_without_a_cache_is_refused() {
     command.env("LDM_ORT_OPTIMIZE", "0");
     let told = answer(command);
     let reason =
-        if InstructionSet::best().has_bf16() { "there is no cache to keep them in" } else { "this one has neither" };
+        if InstructionSet::best().has_bf16() { "there is no cache to keep them in" } else { "this one does not have" };
     assert_eq!(told.code, Some(2));
     assert!(told.stderr.contains("device.precision") && told.stderr.contains(reason), "{}", told.stderr);
 }
@@ -79,7 +112,11 @@ fn bf16_of_graphs_that_are_not_optimized_is_refused() {
     command.args(["check", "--set", "device.precision=fp16"]).arg(root().join("pipeline.toml"));
     let told = answer(command);
     assert_eq!(told.code, Some(2));
-    assert!(told.stderr.contains("fp16") && told.stderr.contains("float32, bf16, bfloat16, auto"), "{}", told.stderr);
+    assert!(
+        told.stderr.contains("fp16") && told.stderr.contains("float32, bf16, bfloat16, int8, auto"),
+        "{}",
+        told.stderr
+    );
 }
 
 /// Runs the tiny Sana, in whose denoiser nothing is wide enough for bf16, with a precision and a cache of graphs.
@@ -103,15 +140,15 @@ fn image_of(folder: &Path, told: &Answer) -> (RgbImage, Record) {
 
 /// The record would call its float32 products bf16.
 #[test]
-fn bf16_of_a_denoiser_without_products_for_it_is_refused() {
-    if !InstructionSet::best().has_bf16() {
-        return;
+fn a_denoiser_without_products_for_the_precision_is_refused() {
+    let best = InstructionSet::best();
+    for (precision, _) in [("bf16", best.has_bf16()), ("int8", best.has_int8())].into_iter().filter(|(_, has)| *has) {
+        let folder = tempfile::tempdir().expect("a folder");
+        let told = draw_narrow(folder.path(), precision);
+        assert_eq!(told.code, Some(2));
+        assert!(told.stderr.contains("device.precision: ") && told.stderr.contains("transformer"), "{}", told.stderr);
+        assert!(told.stderr.contains(&format!("few products for {precision}")), "{}", told.stderr);
     }
-    let folder = tempfile::tempdir().expect("a folder");
-    let told = draw_narrow(folder.path(), "bf16");
-    assert_eq!(told.code, Some(2));
-    assert!(told.stderr.contains("device.precision: ") && told.stderr.contains("transformer"), "{}", told.stderr);
-    assert!(told.stderr.contains("few products for bf16"), "{}", told.stderr);
 }
 
 /// All of its components are, its VAE too, which could be bf16.

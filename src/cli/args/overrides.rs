@@ -65,7 +65,8 @@ pub struct KeyArgs {
     /// The shared library of a plugin provider, whose name in ONNX Runtime --provider then takes. Can be repeated.
     #[arg(long, value_name = "PATH", value_hint = ValueHint::FilePath, value_parser = path())]
     pub provider_library: Vec<PathBuf>,
-    /// The type in which denoisers and VAEs multiply on the CPU: float32, bf16, or auto for bf16 where the CPU has it.
+    /// The type in which denoisers and VAEs multiply on the CPU: float32, bf16, int8 for linear layers, or auto for bf16
+    /// where the CPU has it.
     #[arg(long, value_name = "TYPE")]
     pub precision: Option<String>,
     /// Any key, such as `task.text-to-image.guidance_scale=5`. Paths are relative to the current directory. Can be repeated.

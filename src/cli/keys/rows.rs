@@ -134,7 +134,7 @@ pub(crate) const KEYS: &[KeyEntry] = &[
     key(
         "device",
         "precision",
-        T::Choice(&["float32", "bf16", "bfloat16", "auto"]),
+        T::Choice(&["float32", "bf16", "bfloat16", "int8", "auto"]),
         "The type in which denoisers, ControlNets and VAEs multiply on the CPU.",
     ),
     key(

@@ -6,6 +6,7 @@ use super::*;
 
 mod attention;
 mod filtering;
+mod int8;
 mod lanes;
 mod rows;
 

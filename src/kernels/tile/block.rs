@@ -1,7 +1,7 @@
 //! The operands and sums of the innermost product.
 
 use crate::kernels::lane::{HALVES, Lane};
-use crate::kernels::number::Number;
+use crate::kernels::number::OperandValue;
 use crate::kernels::scratch::AnyBits;
 use crate::kernels::tile_size::{COLUMNS, GROUP_ROWS, LANES, ROWS};
 
@@ -112,7 +112,7 @@ impl<'a> Fetcher<'a> {
 ///
 /// A row's left operand is `depth` values at each of `taps` (a matrix has one tap, a 3×3 convolution of an image with a
 /// border has nine). The right operand is one panel or two: `taps.len() * depth` values for each of 32 columns, of which
-/// [`Number::GROUP`] are side by side. Each panel has sums of its own.
+/// [`OperandValue::GROUP`] are side by side. Each panel has sums of its own.
 #[derive(Debug, Clone, Copy)]
 pub struct Block<'a, E> {
     /// The left operand.
@@ -125,7 +125,7 @@ pub struct Block<'a, E> {
     pub stride: usize,
     /// The beginnings of the values of a row, relative to the row.
     pub taps: &'a [usize],
-    /// The values at each tap, a multiple of [`Element::step`](super::Element::step).
+    /// The values at each tap, a multiple of [`Multiplied::step`](super::Multiplied::step).
     pub depth: usize,
     /// The panels.
     pub panels: &'a [&'a [E]],
@@ -133,7 +133,7 @@ pub struct Block<'a, E> {
     pub ahead: &'a [FetchedRows],
 }
 
-impl<E: Number> Block<'_, E> {
+impl<E: OperandValue> Block<'_, E> {
     /// The values that a row reaches over.
     fn reach(&self) -> usize {
         self.taps.iter().max().copied().unwrap_or(0) + self.depth

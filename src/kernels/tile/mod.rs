@@ -11,4 +11,4 @@ mod unit;
 mod vectors;
 
 pub use block::{Accumulator, Block, FetchedRows};
-pub use unit::{Element, TileUnit};
+pub use unit::{Element, Multiplied, TileUnit};

@@ -3,41 +3,43 @@
 use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
 
 use super::block::{Accumulator, Block, Fetcher};
-use crate::kernels::number::Number;
+use crate::kernels::number::OperandValue;
 use crate::kernels::tile_size::{COLUMNS, GROUP_ROWS};
 
 /// Bytes of the strips of all panels, which stay in the first cache together with what is fetched meanwhile.
 const STRIP_BYTES: usize = 24 << 10;
-/// A multiple of the [`Form::CHUNK`] of one panel and of that of two.
-const STRIP_STEP: usize = 24;
 /// Bytes of a cache line.
 const LINE: usize = 64;
 
 /// Registers of an instruction set, of sums and of values that are multiplied. All functions need the instructions, and
 /// addresses that can be read or written.
 pub trait Vectors {
-    /// The numbers that are multiplied.
-    type Of: Number;
+    /// The values that are multiplied.
+    type Of: OperandValue;
     /// Sums, one for each of some columns.
     type Sums: Copy;
     /// The values at a group of depths, for each of these columns.
     type Values: Copy;
+    /// What the header of a row, or of some columns, has for the sums of the strip after it.
+    type Factor: Copy;
     /// Columns side by side.
     const LANES: usize;
     /// Rows at a time, of one panel.
     const ROWS: usize;
-    /// True if the sums of a strip begin at zero and are added to those of the strips before. A sum of short sums rounds
-    /// less than one long sum. In bfloat16 operands round more than either, and the addition at the end costs time.
-    const SUMS_STRIPS: bool;
+    /// Groups of depths in front of each strip whose values are not multiplied.
+    const HEADER: usize = 0;
 
-    /// Sums of nothing.
-    unsafe fn zero() -> Self::Sums;
-    /// Reads sums.
-    unsafe fn load(from: *const f32) -> Self::Sums;
-    /// Writes sums.
-    unsafe fn store(sums: Self::Sums, to: *mut f32);
-    /// Adds sums.
-    unsafe fn plus(sums: Self::Sums, others: Self::Sums) -> Self::Sums;
+    /// The groups of a strip of `panels`, with its header: a multiple of `step` that divides all `groups` evenly.
+    fn strip(groups: usize, panels: usize, step: usize) -> usize;
+
+    /// The sums before a strip whose columns begin at `column`: of the first one nothing, else maybe those so far.
+    unsafe fn begin(is_first: bool, from: *const f32, column: *const Self::Of) -> Self::Sums;
+    /// The factor of a row, by its first value in the strip.
+    unsafe fn row_factor(row: *const Self::Of) -> Self::Factor;
+    /// The factors of columns, by the first value of the first of them in the strip.
+    unsafe fn column_factor(column: *const Self::Of) -> Self::Factor;
+    /// Writes the sums after a strip, together with those so far if it is not the first and did not begin with them.
+    unsafe fn end(is_first: bool, sums: Self::Sums, factors: [Self::Factor; 2], to: *mut f32);
     /// Reads the values of a panel.
     unsafe fn read(from: *const Self::Of) -> Self::Values;
     /// Reads the values of a row, and repeats them for each column.
@@ -46,26 +48,48 @@ pub trait Vectors {
     unsafe fn add(sums: Self::Sums, one: Self::Values, other: Self::Values) -> Self::Sums;
 }
 
+/// Divides a depth into strips of `panels`, each a multiple of `step`.
+#[inline(always)]
+pub fn even_strip<E: OperandValue>(groups: usize, panels: usize, step: usize) -> usize {
+    let strips = groups.div_ceil(STRIP_BYTES / panels / (COLUMNS * E::GROUP * size_of::<E>()));
+    groups.div_ceil(strips).next_multiple_of(step)
+}
+
+/// The same for strips whose sums begin at zero and are then added, which rounds less than one long sum. They are the same for one
+/// panel and for two, so that the results are.
+#[inline(always)]
+pub fn even_strip_of_sums<E: OperandValue>(groups: usize) -> usize {
+    /// A multiple of the [`Form::CHUNK`] of one panel and of that of two.
+    const STEP: usize = 24;
+    even_strip::<E>(groups, 2, STEP)
+}
+
 /// Some rows over one strip of `P` panels.
 #[derive(Debug, Clone, Copy)]
 struct Strip<E, const P: usize> {
-    /// The first value of the first row.
+    /// The first value of the first row, after its header.
     left: *const E,
     /// The distance of two rows.
     stride: usize,
-    /// The first column of each panel's strip. Rows of the panel are [`COLUMNS`] groups apart.
+    /// The first column of each panel's strip, after its header. Rows of the panel are [`COLUMNS`] groups apart.
     panels: [*const E; P],
     /// The depth of the strip in groups.
     groups: usize,
     /// The first sum of each panel; rows of sums are [`COLUMNS`] apart.
     sums: [*mut f32; P],
-    /// True if the sums begin at zero.
-    begins: bool,
+    /// True if there are no sums so far.
+    is_first: bool,
     /// The row of the panels from which on rows are fetched meanwhile. They may be beyond the panel.
     ahead: usize,
 }
 
-impl<E, const P: usize> Strip<E, P> {
+impl<E: OperandValue, const P: usize> Strip<E, P> {
+    /// The first value of a column.
+    #[inline(always)]
+    fn column(&self, (panel, column): (usize, usize)) -> *const E {
+        self.panels[panel].wrapping_add(column * E::GROUP)
+    }
+
     /// The place of sums.
     #[inline(always)]
     fn sum(&self, row: usize, (panel, column): (usize, usize)) -> *mut f32 {
@@ -101,21 +125,19 @@ impl<T: Vectors, const C: usize, const P: usize> Form<T, C, P> {
         fetcher: &mut Fetcher<'_>,
     ) {
         let groups = block.depth / T::Of::GROUP;
-        // Sums of strips are the same for one panel and for two only if the strips are: of a length for two.
-        let (panels_of_strip, step) = if T::SUMS_STRIPS { (2, STRIP_STEP) } else { (P, Self::CHUNK) };
-        let strips = groups.div_ceil(STRIP_BYTES / panels_of_strip / (Self::ROW * size_of::<T::Of>()));
-        let strip = groups.div_ceil(strips).next_multiple_of(step);
+        let strip = T::strip(groups, P, Self::CHUNK);
         for (tap, &offset) in block.taps.iter().enumerate() {
             for at in (0..groups).step_by(strip) {
-                let place = (tap * groups + at) * Self::ROW;
-                let groups = strip.min(groups - at);
+                let place = (tap * groups + at + T::HEADER) * Self::ROW;
+                let groups = strip.min(groups - at) - T::HEADER;
                 let mut ahead = groups;
                 for (column, group) in (0..COLUMNS).step_by(Self::WIDTH).flat_map(|column| [(column, 0), (column, 1)]) {
                     let mut first = 0;
                     while first < block.rows[group] {
                         let left = block.rows[group] - first;
                         let count = left.div_ceil(left.div_ceil(Self::ROWS));
-                        let start = block.starts[group] + first * block.stride + offset + at * T::Of::GROUP;
+                        let start =
+                            block.starts[group] + first * block.stride + offset + (at + T::HEADER) * T::Of::GROUP;
                         let sum = (group * GROUP_ROWS + first) * COLUMNS + column;
                         let part = Strip {
                             left: block.left.as_ptr().wrapping_add(start),
@@ -123,7 +145,7 @@ impl<T: Vectors, const C: usize, const P: usize> Form<T, C, P> {
                             panels: panels.map(|panel| panel.wrapping_add(place + column * T::Of::GROUP)),
                             groups,
                             sums: sums.map(|sums| sums.wrapping_add(sum)),
-                            begins: !accumulates && tap == 0 && at == 0,
+                            is_first: !accumulates && tap == 0 && at == 0,
                             ahead,
                         };
                         ahead += groups / Self::PARTS;
@@ -172,12 +194,11 @@ impl<T: Vectors, const C: usize, const P: usize> Form<T, C, P> {
     unsafe fn rows<const R: usize>(strip: Strip<T::Of, P>, fetcher: &mut Fetcher<'_>) {
         // SAFETY: as the caller promises; a prefetch accesses no memory that could not be there.
         unsafe {
-            let mut sums = [[T::zero(); C]; R];
-            if !strip.begins && !T::SUMS_STRIPS {
-                for (row, sums) in sums.iter_mut().enumerate() {
-                    for (vector, sum) in sums.iter_mut().enumerate() {
-                        *sum = T::load(strip.sum(row, Self::place(vector)));
-                    }
+            let mut sums = [[T::begin(true, strip.sum(0, (0, 0)), strip.column((0, 0))); C]; R];
+            for (row, sums) in sums.iter_mut().enumerate() {
+                for (vector, sum) in sums.iter_mut().enumerate() {
+                    let place = Self::place(vector);
+                    *sum = T::begin(strip.is_first, strip.sum(row, place), strip.column(place));
                 }
             }
             let whole = strip.groups / Self::CHUNK * Self::CHUNK;
@@ -197,11 +218,14 @@ impl<T: Vectors, const C: usize, const P: usize> Form<T, C, P> {
             for group in whole..strip.groups {
                 Self::add(&mut sums, &strip, group);
             }
+            let mut factors = [T::column_factor(strip.column((0, 0))); C];
+            for (vector, factor) in factors.iter_mut().enumerate().skip(1) {
+                *factor = T::column_factor(strip.column(Self::place(vector)));
+            }
             for (row, sums) in sums.iter().enumerate() {
+                let factor = T::row_factor(strip.left.wrapping_add(row * strip.stride));
                 for (vector, sum) in sums.iter().enumerate() {
-                    let to = strip.sum(row, Self::place(vector));
-                    let adds = !strip.begins && T::SUMS_STRIPS;
-                    T::store(if adds { T::plus(T::load(to), *sum) } else { *sum }, to);
+                    T::end(strip.is_first, *sum, [factor, factors[vector]], strip.sum(row, Self::place(vector)));
                 }
             }
         }
@@ -215,10 +239,9 @@ impl<T: Vectors, const C: usize, const P: usize> Form<T, C, P> {
     unsafe fn add<const R: usize>(sums: &mut [[T::Sums; C]; R], strip: &Strip<T::Of, P>, group: usize) {
         // SAFETY: as the caller promises. Loops and no closures, which would not have the instructions.
         unsafe {
-            let mut columns = [T::read(strip.panels[0].add(group * Self::ROW)); C];
+            let mut columns = [T::read(strip.column((0, 0)).add(group * Self::ROW)); C];
             for (vector, columns) in columns.iter_mut().enumerate().skip(1) {
-                let (panel, column) = Self::place(vector);
-                *columns = T::read(strip.panels[panel].add(group * Self::ROW + column * T::Of::GROUP));
+                *columns = T::read(strip.column(Self::place(vector)).add(group * Self::ROW));
             }
             for (row, sums) in sums.iter_mut().enumerate() {
                 let values = T::repeat(strip.left.add(row * strip.stride + group * T::Of::GROUP));

@@ -9,10 +9,15 @@ use super::portable;
 #[cfg(target_arch = "x86_64")]
 use super::vectors;
 use crate::kernels::instruction_set::InstructionSet;
-use crate::kernels::number::Number;
+use crate::kernels::number::{Number, OperandValue};
 
 /// A type of numbers that there are products for.
-pub trait Element: Number {
+pub trait Element: Multiplied + Number {}
+
+impl<E: Multiplied + Number> Element for E {}
+
+/// A type of operands that there are products of.
+pub trait Multiplied: OperandValue {
     /// Computes the product of a block and each of its panels with the instructions of `unit`, added to the panel's sums if
     /// it `accumulates`.
     fn multiply(unit: &mut TileUnit, block: &Block<'_, Self>, accumulates: bool, sums: &mut [&mut Accumulator]);
@@ -21,12 +26,12 @@ pub trait Element: Number {
     fn supported(set: InstructionSet) -> InstructionSet;
 
     /// Returns what the depth of a product is a multiple of with `set`: tiles of AMX are of one depth.
-    fn step(set: InstructionSet) -> usize {
-        if Self::supported(set) == InstructionSet::Amx { Self::STEP } else { Self::GROUP }
+    fn step(_: InstructionSet) -> usize {
+        Self::GROUP
     }
 }
 
-impl Element for f32 {
+impl Multiplied for f32 {
     fn multiply(unit: &mut TileUnit, block: &Block<'_, Self>, accumulates: bool, sums: &mut [&mut Accumulator]) {
         unit.multiply_f32(block, accumulates, sums);
     }
@@ -36,13 +41,28 @@ impl Element for f32 {
     }
 }
 
-impl Element for bf16 {
+impl Multiplied for bf16 {
     fn multiply(unit: &mut TileUnit, block: &Block<'_, Self>, accumulates: bool, sums: &mut [&mut Accumulator]) {
         unit.multiply_bf16(block, accumulates, sums);
     }
 
     fn supported(set: InstructionSet) -> InstructionSet {
         if set.has_bf16() { set } else { InstructionSet::Portable }
+    }
+
+    fn step(set: InstructionSet) -> usize {
+        if Self::supported(set) == InstructionSet::Amx { Self::STEP } else { Self::GROUP }
+    }
+}
+
+/// Rows and panels in the form of [`int8`](crate::kernels::int8).
+impl Multiplied for u8 {
+    fn multiply(unit: &mut TileUnit, block: &Block<'_, Self>, accumulates: bool, sums: &mut [&mut Accumulator]) {
+        unit.multiply_int8(block, accumulates, sums);
+    }
+
+    fn supported(set: InstructionSet) -> InstructionSet {
+        if set.has_int8() { InstructionSet::Avx512Vnni } else { InstructionSet::Portable }
     }
 }
 
@@ -60,7 +80,7 @@ impl TileUnit {
     ///
     /// # Panics
     /// If the processor does not have it.
-    pub fn new<E: Element>(set: InstructionSet) -> Self {
+    pub fn new<E: Multiplied>(set: InstructionSet) -> Self {
         assert!(set.is_available());
         Self {
             set: E::supported(set),
@@ -71,9 +91,9 @@ impl TileUnit {
 
     /// True if two panels of `len` values take less time together than one by one with `set`: there are instructions for
     /// that, and the panels stay in the second cache meanwhile.
-    pub fn has_pairs<E: Element>(set: InstructionSet, len: usize) -> bool {
+    pub fn has_pairs<E: Multiplied>(set: InstructionSet, len: usize) -> bool {
         const PAIR_BYTES: usize = 384 << 10;
-        matches!(E::supported(set), InstructionSet::Avx512 | InstructionSet::Avx512Bf16)
+        (InstructionSet::Avx512..InstructionSet::Amx).contains(&E::supported(set))
             && 2 * len * size_of::<E>() <= PAIR_BYTES
     }
 
@@ -87,6 +107,16 @@ impl TileUnit {
             #[cfg(target_arch = "x86_64")]
             InstructionSet::Avx2 => unsafe { vectors::multiply_avx2(block, accumulates, sums) },
             _ => portable::multiply(block, accumulates, sums),
+        }
+    }
+
+    fn multiply_int8(&mut self, block: &Block<'_, u8>, accumulates: bool, sums: &mut [&mut Accumulator]) {
+        block.check(sums.len(), u8::step(self.set));
+        match self.set {
+            // SAFETY: `new` checked that the processor has the instructions, `check` that the operands are long enough.
+            #[cfg(target_arch = "x86_64")]
+            InstructionSet::Avx512Vnni => unsafe { vectors::multiply_avx512_vnni(block, accumulates, sums) },
+            _ => portable::multiply_int8(block, accumulates, sums),
         }
     }
 

@@ -161,7 +161,8 @@ impl<'s, 'w, 'p> Emitter<'s, 'w, 'p> {
     ) -> Result<NodeProto> {
         let left = self.forms.form(product.input, self.operand_of(product));
         let (filtering, pixels) = (self.filtering_of(product), self.pixels_of(product));
-        let weights = PackedWeights { product, operands, filtering, pixels };
+        let in_int8 = product.is_int8(self.choice);
+        let weights = PackedWeights { product, operands, in_int8, filtering, pixels };
         let packed = match self.writer.packed(&weights) {
             Some(name) => name.clone(),
             None => {
@@ -177,18 +178,24 @@ impl<'s, 'w, 'p> Emitter<'s, 'w, 'p> {
         let added = product.added.map(|name| self.forms.form(name, TensorForm::Plain)).unwrap_or_default();
         let gate = product.gate.map(|name| self.forms.form(name, TensorForm::Plain)).unwrap_or_default();
         let residual = product.residual.map(|name| self.forms.form(name, of_image)).unwrap_or_default();
-        let attributes = vec![
+        let inputs = [&left, &packed, &bias, &added, &gate, &residual].map(String::as_str);
+        let of_columns = [
             int("columns", product.columns as i64),
+            text("activation", product.activation.name()),
+            int("gated", i64::from(product.is_gated)),
+        ];
+        if in_int8 {
+            return Ok(own_node(OwnOperator::Int8Product, operands, results, &inputs, "", of_columns.into()));
+        }
+        let of_windows = [
             int("kernel", product.kernel as i64),
             int("stride", product.stride as i64),
             int("offset", product.offset as i64),
             int("upsample", i64::from(product.upsamples)),
             int("tile", weights.filtering.map_or(0, |filtering| filtering.tile() as i64)),
             int("pixels", pixels as i64),
-            text("activation", product.activation.name()),
-            int("gated", i64::from(product.is_gated)),
         ];
-        let inputs = [&left, &packed, &bias, &added, &gate, &residual].map(String::as_str);
+        let attributes = of_columns.into_iter().chain(of_windows).collect();
         Ok(own_node(OwnOperator::Product, operands, results, &inputs, "", attributes))
     }
 

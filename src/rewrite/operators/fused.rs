@@ -75,6 +75,17 @@ impl FusedProduct<'_> {
         const FEW: usize = 32;
         if self.columns < FEW || self.depth < FEW { OperandType::Float32 } else { choice.operands }
     }
+
+    /// True if it is a linear layer that multiplies int8. The first and the last of a transformer have 64 channels of latents.
+    pub fn is_int8(&self, choice: OperatorChoice) -> bool {
+        const FEW: usize = 96;
+        choice.linear_in_int8 && !self.is_image && self.columns >= FEW && self.depth >= FEW
+    }
+
+    /// True if it multiplies in the lowest precision of all.
+    pub fn is_as_asked(&self, choice: OperatorChoice) -> bool {
+        if choice.linear_in_int8 { self.is_int8(choice) } else { self.operands(choice) == choice.operands }
+    }
 }
 
 /// Group normalization, in the words of the operator `GroupNorm`.

@@ -57,7 +57,8 @@ pub struct Coverage {
 }
 
 impl Coverage {
-    /// True if operators of our own have at least half of them, and not all of those stay in float32 where bf16 is asked for.
+    /// True if operators of our own have at least half of them, and not all of those stay in a higher precision than
+    /// the one that is asked for.
     pub fn is_most(self) -> bool {
         self.all.is_finite() && 2.0 * self.own >= self.all && self.as_asked > 0.0
     }
@@ -152,7 +153,8 @@ fn coverage(site: Site<'_>, groups: &[FusedNodes<'_>], choice: OperatorChoice) -
         known.unwrap_or(f64::INFINITY)
     };
     let is_as_asked = |group: &FusedNodes<'_>| match &group.fused {
-        Fused::Product(product) => product.operands(choice) == choice.operands,
+        Fused::Product(product) => product.is_as_asked(choice),
+        _ if choice.linear_in_int8 => false,
         // Attention to the few tokens of a prompt alone makes no denoiser one in bf16.
         Fused::Attention(attention) => attention.mask.is_none(),
         _ => true,

@@ -8,11 +8,14 @@ use std::path::Path;
 use half::bf16;
 use rayon::prelude::*;
 
+use super::forms::padded;
 use super::fused::FusedProduct;
 use super::site::Site;
 use crate::bundle::proto::{EXTERNAL, StringEntry, TensorProto};
 use crate::error::{Error, Result};
-use crate::kernels::{COLUMNS, Element, Filtering, OperandType, PanelShape, WeightTransform, merged, spread_weight};
+use crate::kernels::{
+    COLUMNS, Filtering, Number, OperandType, PanelShape, WeightTransform, merged, pack_int8, spread_weight,
+};
 use crate::rewrite::numbers::TensorValues;
 use crate::tensor::{DType, Field};
 use crate::threads::parallel;
@@ -24,11 +27,16 @@ pub struct PackedWeights<'p, 's> {
     pub product: &'p FusedProduct<'s>,
     /// The type in which it multiplies.
     pub operands: OperandType,
+    /// True if it multiplies int8 instead.
+    pub in_int8: bool,
     /// The tiles of a convolution by minimal filtering.
     pub filtering: Option<Filtering>,
     /// The pixels of a convolution's result that are side by side in a panel.
     pub pixels: usize,
 }
+
+/// uint8 in ONNX's `TensorProto.DataType`.
+const UINT8: DType = DType::Other(2);
 
 /// Writes tensors to a file beside the graph, each at the beginning of a page.
 pub struct WeightWriter<'p> {
@@ -104,6 +112,7 @@ impl<'p> WeightWriter<'p> {
         let Some(stored) = site.source.float_bytes(tensor, place) else { return Ok(None) };
         self.packed.insert(weights.key(), name.to_owned());
         let (bytes, dtype) = match weights.operands {
+            _ if weights.in_int8 => (weights.pack_int8(stored), UINT8),
             OperandType::Float32 => {
                 let packed = weights.pack::<f32>(stored);
                 (packed.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>(), DType::F32)
@@ -143,21 +152,41 @@ impl PackedWeights<'_, '_> {
     /// A text of all that decides the packed weights.
     fn key(&self) -> String {
         let FusedProduct { weights, is_by_depth, is_gated, upsamples, .. } = self.product;
-        let Self { operands, filtering, pixels, .. } = self;
-        format!("{weights} {is_by_depth} {is_gated} {upsamples} {} {filtering:?} {pixels}", operands.name())
+        let Self { operands, in_int8, filtering, pixels, .. } = self;
+        let precision = if *in_int8 { "int8 of " } else { "" };
+        let of_windows = format!("{upsamples} {filtering:?} {pixels}");
+        format!("{weights} {is_by_depth} {is_gated} {of_windows} {precision}{}", operands.name())
     }
 
-    fn pack<E: Element>(&self, stored: &[u8]) -> Vec<E> {
-        let FusedProduct { columns, depth, kernel, is_by_depth, upsamples, .. } = *self.product;
-        let value = |at: usize| {
-            let bytes = stored.get(4 * at..4 * at + 4).and_then(|bytes| <[u8; 4]>::try_from(bytes).ok());
-            f32::from_le_bytes(bytes.unwrap_or_default())
+    /// The value of a column, a tap and a depth of weights that are stored as float32.
+    fn value(&self, stored: &[u8], column: usize, tap: usize, at: usize) -> f32 {
+        let &FusedProduct { columns, depth, kernel, is_by_depth, .. } = self.product;
+        let place = match is_by_depth {
+            true => at * columns + column,
+            false => (column * depth + at) * kernel * kernel + tap,
         };
-        let size = kernel * kernel;
-        let of = |column: usize, tap: usize, at: usize| match is_by_depth {
-            true => value(at * columns + column),
-            false => value((column * depth + at) * size + tap),
+        let bytes = stored.get(4 * place..4 * place + 4).and_then(|bytes| <[u8; 4]>::try_from(bytes).ok());
+        f32::from_le_bytes(bytes.unwrap_or_default())
+    }
+
+    fn pack_int8(&self, stored: &[u8]) -> Vec<u8> {
+        let &FusedProduct { columns, depth, .. } = self.product;
+        let pack_one = |panel: usize| {
+            let first = panel * COLUMNS;
+            // Operands are padded with zeros in their own type before.
+            let shape =
+                PanelShape { columns: COLUMNS.min(columns - first), taps: 1, depth: padded(self.operands, depth) };
+            pack_int8(shape, |within, at| {
+                if at < depth { self.value(stored, column(self.product, first + within), 0, at) } else { 0.0 }
+            })
         };
+        let panels = columns.div_ceil(COLUMNS);
+        parallel(|| (0..panels).into_par_iter().flat_map_iter(pack_one).collect())
+    }
+
+    fn pack<E: Number>(&self, stored: &[u8]) -> Vec<E> {
+        let FusedProduct { columns, depth, kernel, upsamples, .. } = *self.product;
+        let of = |column: usize, tap: usize, at: usize| self.value(stored, column, tap, at);
         let merges = (upsamples && self.filtering.is_none()).then_some(4);
         let taps = self.filtering.map(Filtering::products).or(merges).unwrap_or(kernel * (kernel + self.pixels - 1));
         let shape = PanelShape { columns: columns * self.pixels, taps, depth };

@@ -2,7 +2,9 @@
 
 mod attention;
 mod call;
+mod columns;
 mod head_norm;
+mod int8_product;
 mod norm;
 mod operand;
 mod product;
@@ -16,6 +18,7 @@ use crate::kernels::DOMAIN;
 use attention::AttentionKernel;
 use call::{Call, Compute, Stored};
 use head_norm::HeadNormKernel;
+use int8_product::Int8ProductKernel;
 use norm::{GroupNormKernel, RowNormKernel};
 use operand::OperandKernel;
 use product::ProductKernel;
@@ -32,6 +35,7 @@ pub(super) fn domain(threads: usize) -> ort::Result<OperatorDomain> {
 fn add<E: Stored, O: Stored>(domain: OperatorDomain, threads: usize) -> ort::Result<OperatorDomain> {
     domain
         .add(Own::<ProductKernel, E, O>::new(threads))?
+        .add(Own::<Int8ProductKernel, E, O>::new(threads))?
         .add(Own::<GroupNormKernel, E, O>::new(threads))?
         .add(Own::<RowNormKernel, E, O>::new(threads))?
         .add(Own::<HeadNormKernel, E, O>::new(threads))?
