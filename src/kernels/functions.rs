@@ -117,6 +117,7 @@ pub const GELU: [f32; 10] = [
     -1.151_104_2,
 ];
 /// The same with an error of 3e-4 in the power of two, a sixth of the rounding of bfloat16.
+#[cfg(target_arch = "x86_64")]
 pub const GELU_BF16: [f32; 5] = [-2.307_315_6e-4, 4.861_870_3e-3, -4.472_052e-2, -0.469_002_22, -1.147_281_5];
 
 /// `x · Φ(x)`, which is `max(x, 0) - |x| · erfc(|x| / √2) / 2`.

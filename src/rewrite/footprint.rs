@@ -5,14 +5,15 @@ use std::collections::{HashMap, HashSet};
 use super::convolution::Convolution;
 use super::edits::Edits;
 use super::facts::TensorFacts;
-use super::indexed_graph::{IndexedGraph, is, is_own, output, reads};
+use super::indexed_graph::{IndexedGraph, int, is, is_own, output, reads};
 use super::length::Length;
+use super::operators::FEWEST_ROWS;
 use super::versions::is_known;
 use super::{OperatorChoice, Pass, attention, cut, subpixel, winograd};
 use crate::bundle::GraphFile;
 use crate::bundle::proto::NodeProto;
 use crate::error::Result;
-use crate::kernels::OperandType;
+use crate::kernels::PanelShape;
 
 /// A graph's memory use while it runs, in bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -208,7 +209,8 @@ impl<'a> Memory<'a> {
             for name in node.input.iter().filter(|name| !name.is_empty()) {
                 if self.is_stored(name) {
                     if read.insert(name) {
-                        footprint.weights = footprint.weights.saturating_add(self.bytes(name).unwrap_or(0));
+                        let bytes = self.packed_bytes(node, name).or_else(|| self.bytes(name));
+                        footprint.weights = footprint.weights.saturating_add(bytes.unwrap_or(0));
                     }
                     continue;
                 }
@@ -266,6 +268,30 @@ impl<'a> Memory<'a> {
         }
     }
 
+    /// Returns the bytes of a node's weights in the type in which an operator of our own multiplies, before any
+    /// transformation.
+    fn packed_bytes(&self, node: &NodeProto, name: &str) -> Option<u64> {
+        /// More than any file of weights has: packed sizes are computed without overflow.
+        const MOST: u64 = 1 << 44;
+        let choice = self.passes.iter().find_map(|pass| pass.operators())?;
+        let is_linear = is(node, "MatMul") || is(node, "Gemm");
+        let is_weights = node.input.get(1).is_some_and(|weights| weights == name);
+        if !is_weights || !(is_linear || is(node, "Conv")) || self.bytes(name)? > MOST {
+            return None;
+        }
+        let numbers = |name: &str| -> Option<Vec<usize>> {
+            self.facts.shape(name)?.iter().map(|length| usize::try_from(length.number()?).ok()).collect()
+        };
+        let shape = numbers(name).filter(|shape| !shape.contains(&0))?;
+        let [first, second, sides @ ..] = &shape[..] else { return None };
+        let is_by_depth = is(node, "MatMul") || (is(node, "Gemm") && int(node, "transB").unwrap_or(0) == 0);
+        let (&columns, &depth) = if is_by_depth { (second, first) } else { (first, second) };
+        let weights = PanelShape { columns, taps: sides.iter().product(), depth };
+        let rows = |made: Vec<usize>| made.iter().rev().skip(1).fold(1, |rows: usize, n| rows.saturating_mul(*n));
+        let is_packed = !is_linear || rows(numbers(output(node)?)?) >= FEWEST_ROWS;
+        is_packed.then(|| choice.packed_bytes(weights, is_linear))
+    }
+
     /// Returns the bytes that a convolution's weights need beyond those stored once they are transformed for an operator
     /// of our own.
     fn filtered_bytes(&self, choice: OperatorChoice, node: &NodeProto) -> Option<u64> {
@@ -275,11 +301,9 @@ impl<'a> Memory<'a> {
         let shape = self.facts.shape(output(node)?)?;
         let pixels = number(Length::product([shape.first()?, shape.get(2)?, shape.get(3)?])?.number()?)?;
         let upsamples = subpixel::is_site(self.source, self.facts, node);
+        self.packed_bytes(node, node.input.get(1)?)?;
         let taps = choice.filtering_of(columns, depth, pixels, upsamples)?.products();
-        let bytes = match choice.operands {
-            OperandType::Float32 => 4,
-            OperandType::Bf16 => 2,
-        };
-        Some((bytes * columns * depth * (taps - 9)) as u64)
+        let bytes = |taps| choice.packed_bytes(PanelShape { columns, taps, depth }, false);
+        Some(bytes(taps) - bytes(9))
     }
 }

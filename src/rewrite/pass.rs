@@ -1,6 +1,8 @@
 //! The kinds of rewrites.
 
-use crate::kernels::{Filtering, OperandType};
+use half::bf16;
+
+use crate::kernels::{Filtering, OperandType, PanelShape};
 
 /// The settings of operators of our own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -36,6 +38,31 @@ impl OperatorChoice {
             OperandType::Bf16 => "bf16",
             OperandType::Float32 => Self::FLOAT32,
         }
+    }
+
+    /// The type in which a product multiplies of which columns or depth are `narrow`, the fewer of both. Products of very few
+    /// channels, which are the first and the last of a model, stay in float32: there is little to gain, and their rounding
+    /// is in every number of the result.
+    pub(crate) fn operands_of(self, narrow: usize) -> OperandType {
+        const FEW: usize = 32;
+        if narrow < FEW { OperandType::Float32 } else { self.operands }
+    }
+
+    /// True if such a linear layer multiplies int8. The first and the last of a transformer have 64 channels of latents.
+    pub(crate) fn is_int8(self, narrow: usize) -> bool {
+        const FEW: usize = 96;
+        self.linear_in_int8 && narrow >= FEW
+    }
+
+    /// The bytes of the packed weights of a product.
+    pub(crate) fn packed_bytes(self, weights: PanelShape, is_linear: bool) -> u64 {
+        let narrow = weights.columns.min(weights.depth);
+        let bytes = match self.operands_of(narrow) {
+            _ if is_linear && self.is_int8(narrow) => weights.packed_len::<u8>(),
+            OperandType::Bf16 => 2 * weights.packed_len::<bf16>(),
+            OperandType::Float32 => 4 * weights.packed_len::<f32>(),
+        };
+        bytes as u64
     }
 
     /// Operators that filter all convolutions alike.

@@ -60,6 +60,7 @@ pub struct FetchedRows {
 }
 
 /// Fetches rows a few at a time.
+#[cfg(target_arch = "x86_64")]
 #[derive(Debug)]
 pub struct Fetcher<'a> {
     current: FetchedRows,
@@ -67,6 +68,7 @@ pub struct Fetcher<'a> {
     at_once: usize,
 }
 
+#[cfg(target_arch = "x86_64")]
 impl<'a> Fetcher<'a> {
     /// Prepares to fetch all rows in `times`.
     #[inline(always)]
@@ -86,14 +88,11 @@ impl<'a> Fetcher<'a> {
                 self.current = *next;
             }
             for at in (0..self.current.bytes).step_by(LINE) {
-                #[cfg(target_arch = "x86_64")]
                 // SAFETY: a prefetch accesses no memory that could not be there.
                 unsafe {
                     use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
                     _mm_prefetch::<_MM_HINT_T0>(self.current.start.wrapping_add(at));
                 }
-                #[cfg(not(target_arch = "x86_64"))]
-                let _ = at;
             }
             self.current.start = self.current.start.wrapping_add(self.current.stride);
             self.current.rows -= 1;

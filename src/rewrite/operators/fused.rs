@@ -69,17 +69,14 @@ pub struct FusedProduct<'s> {
 }
 
 impl FusedProduct<'_> {
-    /// The type that it multiplies in. Products of very few channels, which are the first and the last of a model, stay in
-    /// float32: there is little to gain, and their rounding is in every number of the result.
+    /// The type that it multiplies in.
     pub fn operands(&self, choice: OperatorChoice) -> OperandType {
-        const FEW: usize = 32;
-        if self.columns < FEW || self.depth < FEW { OperandType::Float32 } else { choice.operands }
+        choice.operands_of(self.columns.min(self.depth))
     }
 
-    /// True if it is a linear layer that multiplies int8. The first and the last of a transformer have 64 channels of latents.
+    /// True if it is a linear layer that multiplies int8.
     pub fn is_int8(&self, choice: OperatorChoice) -> bool {
-        const FEW: usize = 96;
-        choice.linear_in_int8 && !self.is_image && self.columns >= FEW && self.depth >= FEW
+        !self.is_image && choice.is_int8(self.columns.min(self.depth))
     }
 
     /// True if it multiplies in the lowest precision of all.

@@ -22,6 +22,7 @@ use std::path::Path;
 
 use emit::Emitter;
 use fused::{Fused, FusedNodes};
+pub(super) use product::FEWEST_ROWS;
 use site::Site;
 use weights::WeightWriter;
 

@@ -10,7 +10,7 @@ use crate::rewrite::subpixel;
 
 /// With fewer rows, a product only reads its weights: ONNX Runtime's own, in float32, is as fast. Such are the products of
 /// the time embedding.
-const FEWEST_ROWS: usize = 8;
+pub const FEWEST_ROWS: usize = 8;
 
 /// Finds the product that begins at a node. Nodes that are `taken` belong to other groups.
 pub fn find<'s>(site: Site<'s>, at: usize, node: &'s NodeProto, taken: &[bool]) -> Option<FusedNodes<'s>> {

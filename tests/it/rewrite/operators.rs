@@ -5,7 +5,7 @@ use std::path::Path;
 use ldm_ort::bundle::GraphFile;
 use ldm_ort::graph_cache::GraphCache;
 use ldm_ort::kernels::{Filtering, InstructionSet, OperandType, OwnOperator};
-use ldm_ort::rewrite::{Coverage, OperatorChoice, Pass, WithOperators, with_operators};
+use ldm_ort::rewrite::{Coverage, OperatorChoice, Pass, WithOperators, footprint, with_operators};
 use ldm_ort::session::{Optimization, Runtime, Session, SessionOptions};
 use ndarray::ArrayD;
 
@@ -59,6 +59,16 @@ fn compare(runtime: &Runtime, path: &Path, lengths: Lengths, choice: OperatorCho
 
 /// A graph, folded and with operators of our own.
 fn with(runtime: &Runtime, path: &Path, lengths: Lengths) -> Option<WithOperators> {
+    Some(with_choice(runtime, path, lengths, DIRECT)?.0)
+}
+
+/// The same with a choice of operators, and the bytes of their weights.
+fn with_choice(
+    runtime: &Runtime,
+    path: &Path,
+    lengths: Lengths,
+    choice: OperatorChoice,
+) -> Option<(WithOperators, u64)> {
     let graph = GraphFile::open(path).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let folded = folder.path().join("model.onnx");
@@ -72,7 +82,9 @@ fn with(runtime: &Runtime, path: &Path, lengths: Lengths) -> Option<WithOperator
         std::fs::write(&folded, again.bytes).unwrap();
     }
     let folded = GraphFile::open(&folded).unwrap();
-    with_operators(&folded, DIRECT, &folder.path().join("packed")).unwrap()
+    let packed = folder.path().join("packed");
+    let with = with_operators(&folded, choice, &packed).unwrap()?;
+    Some((with, std::fs::metadata(packed).unwrap().len()))
 }
 
 fn runtime() -> Runtime {
@@ -245,4 +257,25 @@ fn operators_cover_the_models() {
         counted += 1;
     }
     assert!(counted > 40, "only {counted}");
+}
+
+/// What a plan expects of the memory of weights is what they take, in every precision.
+#[test]
+fn packed_weights_are_as_large_as_their_footprint() {
+    let runtime = runtime();
+    let path = root().join("models/shapes/unet/model.onnx");
+    let graph = GraphFile::open(&path).unwrap();
+    let lengths = Lengths { batch: 2, height: 16, width: 16, tokens: 24 };
+    let bf16 = OperatorChoice::new(OperandType::Bf16, Some(Filtering::Four));
+    let mut sizes = Vec::new();
+    for choice in [DIRECT, bf16, OperatorChoice { linear_in_int8: true, ..bf16 }] {
+        let (_, bytes) = with_choice(&runtime, &path, lengths, choice).unwrap();
+        let passes = [Pass::Attention, Pass::Operators(choice)];
+        let told = footprint(&graph, &passes, &axes(&graph, lengths)).unwrap().unwrap().weights;
+        println!("{choice:?}: {bytes}, told {told}");
+        let ratio = told as f64 / bytes as f64;
+        assert!((0.9..1.1).contains(&ratio), "{choice:?}: {ratio}");
+        sizes.push(bytes);
+    }
+    assert!(sizes[2] < sizes[1] && sizes[1] < sizes[0], "{sizes:?}");
 }
