@@ -74,8 +74,8 @@ fn few_products(wanted: &Wanted<'_>) -> Error {
         "{component} ({path}) has few products for {precision}: {products} or more, with stored float weights and lengths \
          that are the same in all calls"
     );
-    let help = "write device.precision = \"auto\", which takes what the graph can be here, export the model with float32 weights, or leave \
-                device.batching out";
+    let help = "write device.precision = \"auto\", which takes what fits the graph here, export the model with float32 \
+                weights, or leave device.batching out";
     Error::input(PRECISION, problem, help)
 }
 

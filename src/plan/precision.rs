@@ -280,9 +280,13 @@ impl ExecutionPlan {
                 "leave the key out, or unset LDM_ORT_OPTIMIZE (in a program, give the plan a cache)",
             );
         }
-        if heavy().all(|kind| !self.device.is_on_cpu(kind)) {
+        let is_elsewhere = match self.device.precision {
+            Precision::Int8 => !self.denoises_on_cpu(),
+            _ => heavy().all(|kind| !self.device.is_on_cpu(kind)),
+        };
+        if is_elsewhere {
             return refused(
-                &format!("{name} is of the CPU's own graphs, and all of them run on other providers"),
+                &format!("{name} is of the CPU's own graphs, and those that could be in it run on other providers"),
                 "leave the key out; providers have options of their own for their precision",
             );
         }
