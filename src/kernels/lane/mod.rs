@@ -33,8 +33,8 @@ pub trait Lane: Copy {
     /// Writes as many numbers as `to` has room for. Subnormal numbers may become zeros in bfloat16.
     fn write<E: Number>(self, to: &mut [E]);
 
-    /// Writes a part of a panel: `rows` of it that are side by side, [`Number::GROUP`] of which count, with numbers from 0 on
-    /// or [`f32::NAN`].
+    /// Writes a part of a panel: `rows` of it that are side by side, [`OperandValue::GROUP`](super::OperandValue::GROUP) of which
+    /// count, with numbers from 0 on or [`f32::NAN`].
     fn write_group<E: Number>(rows: [Self; 2], to: &mut [E]);
 
     /// `self + other`

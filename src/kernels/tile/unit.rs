@@ -55,7 +55,7 @@ impl Multiplied for bf16 {
     }
 }
 
-/// Rows and panels in the form of [`int8`](crate::kernels::int8).
+/// Rows and panels in int8, with the scales of their strips.
 impl Multiplied for u8 {
     fn multiply(unit: &mut TileUnit, block: &Block<'_, Self>, accumulates: bool, sums: &mut [&mut Accumulator]) {
         unit.multiply_int8(block, accumulates, sums);
