@@ -5,7 +5,7 @@ use super::opening::Opening;
 use super::part::Part;
 use super::run_plan::RunPlan;
 use super::sources::ModelSources;
-use crate::bundle::{ComponentKind, VaeDecoderSignature};
+use crate::bundle::VaeDecoderSignature;
 use crate::error::{Error, Result};
 use crate::rewrite::Footprint;
 use crate::scheduler::LinearSteps;
@@ -53,7 +53,7 @@ impl ExecutionPlan {
             if is_decoder || kind == self.model.denoiser.kind {
                 continue;
             }
-            self.require(kind, budget, self.needed(&opening, 1, sources)?)?;
+            self.require(&opening, budget, self.needed(&opening, 1, sources)?, sources)?;
         }
         self.remarks.extend(remarks);
         let denoises_alone = self.denoises_alone(budget, self.step_stacks(request)?, sources)?;
@@ -97,7 +97,6 @@ impl ExecutionPlan {
 
     /// True if only one run of the denoiser fits at a time.
     fn denoises_alone(&self, budget: u64, step_stacks: u64, sources: &ModelSources) -> Result<bool> {
-        let kind = self.model.denoiser.kind;
         let mut beside = self.model.controls.iter().map(|control| control.part.graph.weight_bytes).sum::<u64>();
         beside = beside.saturating_add(step_stacks);
         if let Some(part) = self.model.preview_decoder() {
@@ -112,7 +111,7 @@ impl ExecutionPlan {
         if need(self.callers() as u64)? <= budget {
             return Ok(false);
         }
-        self.require(kind, budget, need(1)?)?;
+        self.require(&self.opening(&self.model.denoiser), budget, need(1)?, sources)?;
         Ok(true)
     }
 
@@ -138,7 +137,6 @@ impl ExecutionPlan {
     /// Leaves in `memory_budget` what the decoder needs given up.
     fn fit_decoder(&mut self, budget: u64, sources: &ModelSources) -> Result<()> {
         let (Some(part), sizes) = (&self.model.decoder, self.sizes) else { return Ok(()) };
-        let kind = part.kind;
         let is_free = self.decodes_any_size();
         let [_, height, width] = self.model.sample_shape(sizes.width, sizes.height);
         let longest = if is_free && sizes.tiles.is_none() && sizes.decode_tile == DecodeTile::IfNeeded {
@@ -162,7 +160,7 @@ impl ExecutionPlan {
             }
             least = least.min(need);
         }
-        self.require(kind, budget, least)
+        self.require(&self.opening(part), budget, least, sources)
     }
 
     /// About what the process holds while a graph runs, in bytes, private and mapped, without tensors whose size isn't known.
@@ -179,16 +177,17 @@ impl ExecutionPlan {
         Ok(told.weights.saturating_add(of_a_run.saturating_add(OF_A_RUN).saturating_mul(callers)))
     }
 
-    fn require(&self, kind: ComponentKind, budget: u64, need: u64) -> Result<()> {
+    fn require(&self, opening: &Opening<'_>, budget: u64, need: u64, sources: &ModelSources) -> Result<()> {
         if need <= budget {
             return Ok(());
         }
-        let weights =
-            self.model.graphs().iter().find(|(own, _)| *own == kind).map_or(0, |(_, graph)| graph.weight_bytes);
+        let told = sources.footprint(opening.graph, &opening.passes, &self.axes(opening))?;
+        let weights = told.map_or(opening.weight_bytes, |told| told.weights);
         Err(Error::input(
             "device.memory_budget",
             format!(
-                "{kind} needs about {:.2} GB, {:.2} of it weights, and {:.2} GB are allowed",
+                "{} needs about {:.2} GB, {:.2} of it weights, and {:.2} GB are allowed",
+                opening.kind,
                 gb(need),
                 gb(weights),
                 gb(budget)

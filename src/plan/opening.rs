@@ -188,7 +188,7 @@ impl ExecutionPlan {
             Batching::Auto if self.operands_of(self.model.denoiser.kind).is_some() => {
                 // One graph for all calls, those with fewer rows too; a loop on the device has all rows in one run.
                 let is_on_device = self.device.denoising_loop == DenoisingLoop::Device;
-                let is_by_row = self.memory_budget.is_some() || (self.sizes.fewer_at_times && !is_on_device);
+                let is_by_row = self.is_bounded() || (self.sizes.fewer_at_times && !is_on_device);
                 if is_by_row { Batching::Sequential } else { Batching::Batched }
             }
             Batching::Auto if !self.denoises_on_cpu() => Batching::Batched,
@@ -197,6 +197,11 @@ impl ExecutionPlan {
             Batching::Auto => self.measured_rows.map_or(Batching::Split, |rows| fastest(&rows, self.can_batch())),
             told => told,
         }
+    }
+
+    /// True if the run has a memory budget, also while that is planned.
+    pub(super) fn is_bounded(&self) -> bool {
+        self.memory_budget.is_some() || self.device.memory_budget.is_some()
     }
 
     /// True if each row of the denoiser's calls is a separate run of its graph.
@@ -217,7 +222,7 @@ impl ExecutionPlan {
     /// memory is not bounded.
     pub fn can_batch(&self) -> bool {
         let as_many = self.sizes.rows > 1 && !self.sizes.fewer_at_times;
-        as_many && self.model.model.denoiser.batch.is_none() && self.memory_budget.is_none()
+        as_many && self.model.model.denoiser.batch.is_none() && !self.is_bounded()
     }
 
     /// Rows of one call of the denoiser.

@@ -24,11 +24,16 @@ impl ExecutionPlan {
         let is_bf16 = self.is_bf16(kind);
         let operands = if is_bf16 { OperandType::Bf16 } else { OperandType::Float32 };
         let fits = InstructionSet::used().has_operators(operands)
-            && self.graph_cache.is_some()
+            && self.is_optimized_ahead()
             && self.is_heavy(kind)
             && self.can_be_cached(kind);
         let takes_half = self.takes_half(kind) || self.is_widened(kind);
         (fits && self.narrow_weights(kind, takes_half).is_none()).then_some(operands)
+    }
+
+    /// True if graphs are kept in a cache. A memory budget is planned before the plan has one, and no run goes without.
+    fn is_optimized_ahead(&self) -> bool {
+        self.graph_cache.is_some() || self.is_bounded()
     }
 
     /// True if a component's graph is rewritten to compute in float32 on the weights that it stores.
@@ -49,10 +54,10 @@ impl ExecutionPlan {
     fn is_widened_from_half(&self, kind: ComponentKind) -> bool {
         /// Of weights in half precision: those of SDXL's UNet are 5.
         const MOST: u64 = 6 << 30;
-        let has_room = |graph: &GraphFile| self.device.memory_budget.is_none() && graph.weight_bytes <= MOST;
+        let has_room = |graph: &GraphFile| !self.is_bounded() && graph.weight_bytes <= MOST;
         let has_room = || self.graphs_of(kind).all(has_room);
         cfg!(target_arch = "x86_64")
-            && self.graph_cache.is_some()
+            && self.is_optimized_ahead()
             && self.can_be_cached(kind)
             && self.graphs_of(kind).any(GraphFile::multiplies_in_half)
             && self.graphs_of(kind).all(can_widen)
@@ -202,8 +207,8 @@ impl ExecutionPlan {
             OperandType::Float32 if self.rounds_once(kind) => choice(Some(Filtering::Four)),
             _ if fast => OperatorChoice { many_pixels: OperatorChoice::FEW_PIXELS, ..choice(Some(Filtering::Four)) },
             // Weights transformed for large tiles are four times as large, those for small ones 16/9.
-            OperandType::Bf16 if self.memory_budget.is_some() => choice(Some(Filtering::Two)),
-            OperandType::Float32 if self.memory_budget.is_some() => choice(None),
+            OperandType::Bf16 if self.is_bounded() => choice(Some(Filtering::Two)),
+            OperandType::Float32 if self.is_bounded() => choice(None),
             OperandType::Bf16 => choice(Some(Filtering::Four)),
             OperandType::Float32 => {
                 OperatorChoice { many_pixels: OperatorChoice::MANY_PIXELS_OF_FLOAT32, ..choice(Some(Filtering::Four)) }
