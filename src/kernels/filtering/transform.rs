@@ -39,7 +39,7 @@ impl Transform<5, 3> for Three {
     #[inline(always)]
     fn forward<L: Lane>(line: &mut [L; 5]) {
         let [a, b] = POINTS_OF_THREE;
-        let [less_a, less_b] = [-a * a, -b * b].map(L::all);
+        let (less_a, less_b) = (L::all(-a * a), L::all(-b * b));
         let [d0, d1, d2, d3, d4] = *line;
         let (odd_a, odd_b) = (d3.plus_times(d1, less_b), d3.plus_times(d1, less_a));
         let even_a = d2.plus_times(d0, less_b).times(L::all(a));
@@ -72,8 +72,8 @@ impl Transform<6, 4> for Four {
     #[inline(always)]
     fn forward<L: Lane>(line: &mut [L; 6]) {
         let [a, b] = POINTS_OF_FOUR;
-        let [less_a, less_b] = [-a * a, -b * b].map(L::all);
-        let [sum, product] = [-a * a - b * b, a * a * b * b].map(L::all);
+        let (less_a, less_b) = (L::all(-a * a), L::all(-b * b));
+        let (sum, product) = (L::all(-a * a - b * b), L::all(a * a * b * b));
         let [d0, d1, d2, d3, d4, d5] = *line;
         let (even_a, even_b) = (d4.plus_times(d2, less_b), d4.plus_times(d2, less_a));
         let odd_a = d3.plus_times(d1, less_b).times(L::all(a));

@@ -177,7 +177,7 @@ impl<const ROUNDS: bool> Lane for Zmm<ROUNDS> {
                 OperandType::Bf16 => {
                     // Ties round up, which is slightly less work.
                     let half = _mm512_set1_epi32(0x8000);
-                    let [low, high] = [rows[0], rows[1]].map(|row| row.0);
+                    let [Self(low), Self(high)] = rows;
                     let low = _mm512_srli_epi32::<16>(_mm512_add_epi32(_mm512_castps_si512(low), half));
                     let high = _mm512_add_epi32(_mm512_castps_si512(high), half);
                     // (high & mask) | low
