@@ -1,4 +1,4 @@
-//! The fallback of `precision = "auto"` to float32.
+//! The fallback of `precision = "auto"` to float32, and that of what `"int8"` leaves to it.
 
 use super::event::Observer;
 use super::parts;
@@ -9,19 +9,23 @@ use crate::plan::{ExecutionPlan, Opening};
 use crate::session::{Cancel, Runtime};
 
 /// Leaves those components in float32 that were found not to run in bf16.
-pub(super) fn apply_known(plan: &mut ExecutionPlan, pool: &Pool) {
+///
+/// # Errors
+/// As [`ExecutionPlan::leave_in_float32`].
+pub(super) fn apply_known(plan: &mut ExecutionPlan, pool: &Pool) -> Result<()> {
     for kind in plan.automatic_bf16() {
         if graphs(plan, kind).iter().any(|opening| pool.stays_in_float32(&SessionKey::new(plan, opening))) {
-            plan.leave_in_float32(kind);
+            plan.leave_in_float32(kind)?;
         }
     }
+    Ok(())
 }
 
 /// Optimizes the graphs for which `auto` chooses bf16, and leaves their components in float32 where that fails: if a graph
 /// has few products for bf16, or its optimized form cannot be cached.
 ///
 /// # Errors
-/// [`Error::Interrupted`].
+/// [`Error::Interrupted`], and as [`ExecutionPlan::leave_in_float32`].
 pub(super) fn settle(
     plan: &mut ExecutionPlan,
     runtime: &Runtime,
@@ -40,7 +44,7 @@ pub(super) fn settle(
             runs_in_bf16.push(kind);
         } else {
             opened.iter().for_each(|opening| pool.set_stays_in_float32(SessionKey::new(plan, opening)));
-            plan.leave_in_float32(kind);
+            plan.leave_in_float32(kind)?;
         }
     }
     Ok(())

@@ -38,7 +38,7 @@ impl Execution {
             model.read_device_memory(&self.runtime);
             let request = request_of(plan, at).0;
             model.sizes = Sizes::of(request, &model.model.model);
-            precision::apply_known(&mut model, &self.pool);
+            precision::apply_known(&mut model, &self.pool)?;
             model.measured_rows = batching::known(&model, &self.runtime, &mut self.pool)?;
             models.push(model);
             notes.push(self.pool.untold(of_stage));

@@ -43,7 +43,8 @@ pub fn pack_int8(shape: PanelShape, value: impl Fn(usize, usize) -> f32) -> Vec<
         let (panel, within) = (column / COLUMNS, column % COLUMNS);
         for (number, first) in (0..shape.depth).step_by(values).enumerate() {
             let of_strip: Vec<f32> = (first..shape.depth.min(first + values)).map(|at| value(column, at)).collect();
-            let largest = of_strip.iter().fold(0.0_f32, |largest, x| largest.max(x.abs()));
+            // A number that is none is the largest, and makes the scale and the products so.
+            let largest = of_strip.iter().map(|x| x.abs()).max_by(f32::total_cmp).unwrap_or(0.0);
             let factor = if largest > 0.0 { LARGEST / largest } else { 0.0 };
             let packed = &mut packed[panel * panel_len + number * strip * COLUMNS..][..strip * COLUMNS];
             let (scales, rest) = packed.split_at_mut(4 * COLUMNS);

@@ -88,15 +88,15 @@ impl ExecutionPlan {
         remarks.into_iter().flatten().collect()
     }
 
-    /// True if bf16 is chosen, or `auto` on a CPU on which it is faster. `auto` has no component in bf16 if the denoiser
-    /// cannot be, since the denoiser's precision is the one that summaries and records name.
+    /// True if bf16 is chosen, or `auto` on a CPU on which it is faster, which is what `int8` means for all that it leaves.
+    /// `auto` has no component in bf16 if the denoiser cannot be, since the denoiser's precision is the one that summaries and
+    /// records name.
     fn is_bf16(&self, kind: ComponentKind) -> bool {
         let stays = |kind| self.float32_components.contains(&kind);
         match self.device.precision {
             Precision::Float32 => false,
             Precision::Bf16 => true,
-            Precision::Int8 => InstructionSet::used().is_faster_in_bf16(),
-            Precision::Auto => {
+            Precision::Auto | Precision::Int8 => {
                 InstructionSet::used().is_faster_in_bf16() && !stays(kind) && !stays(self.model.denoiser.kind)
             }
         }
@@ -118,19 +118,35 @@ impl ExecutionPlan {
         self.is_bf16(kind) || self.is_int8(kind)
     }
 
-    /// Returns the components for which `auto` chooses operators of our own in bf16, the denoiser first.
+    /// Returns the components for which `auto` or `int8` chooses operators of our own in bf16, the denoiser first.
     pub fn automatic_bf16(&self) -> Vec<ComponentKind> {
         let denoiser = self.model.denoiser.kind;
         let mut kinds: Vec<_> = self.all_graphs().into_iter().map(|(kind, _)| kind).collect();
         kinds.retain(|kind| self.operands_of(*kind) == Some(OperandType::Bf16));
         kinds.sort_by_key(|kind| (*kind != denoiser, *kind));
         kinds.dedup();
-        if self.device.precision == Precision::Auto { kinds } else { Vec::new() }
+        if self.chooses_bf16() { kinds } else { Vec::new() }
     }
 
-    /// Has `auto` choose float32 for a component, and for all if it is the denoiser.
-    pub fn leave_in_float32(&mut self, kind: ComponentKind) {
+    /// True if the precision names bf16 of no component, and has it where it is faster.
+    fn chooses_bf16(&self) -> bool {
+        matches!(self.device.precision, Precision::Auto | Precision::Int8)
+    }
+
+    /// Has `auto` or `int8` choose float32 for a component, and for all if it is the denoiser.
+    ///
+    /// # Errors
+    /// [`Error::Input`] if a memory budget was planned with its weights in bf16.
+    pub fn leave_in_float32(&mut self, kind: ComponentKind) -> Result<()> {
+        if self.memory_budget.is_some() {
+            return Err(Error::input(
+                "device.memory_budget",
+                format!("is planned with {kind} in bf16, and it does not run in that"),
+                "write precision = \"float32\", for which the budget is planned then",
+            ));
+        }
         self.float32_components.insert(kind);
+        Ok(())
     }
 
     /// True if a component's first provider is OpenVINO, and computes it in bf16.
@@ -142,8 +158,7 @@ impl ExecutionPlan {
     fn openvino_options(&self, kind: ComponentKind) -> Option<Result<Options, (&'static str, String)>> {
         let is_first = self.device.providers_of(kind).first().is_some_and(|name| name == openvino::PROVIDER);
         let options = || self.device.options.get(openvino::PROVIDER).cloned().unwrap_or_default();
-        let is_bf16 = self.is_bf16(kind) && self.device.precision != Precision::Int8;
-        (is_first && is_bf16 && self.is_heavy(kind)).then(|| openvino::with_bf16(options()))
+        (is_first && self.is_bf16(kind) && self.is_heavy(kind)).then(|| openvino::with_bf16(options()))
     }
 
     /// Returns a component's options of a provider: those of the pipeline file, `precision` for OpenVINO, and a cache of
@@ -272,12 +287,14 @@ impl ExecutionPlan {
             );
         }
         let heavy = || self.all_graphs().into_iter().map(|(kind, _)| kind).filter(|kind| self.is_heavy(*kind));
-        if let Some((key, problem)) = heavy().find_map(|kind| self.openvino_options(kind)?.err()) {
-            let help = "leave out one of this key and device.precision";
-            return Err(Error::input(format!("device.openvino.{key}"), problem, help));
-        }
-        if heavy().all(|kind| self.is_bf16_on_openvino(kind)) {
-            return Ok(None);
+        if self.device.precision == Precision::Bf16 {
+            if let Some((key, problem)) = heavy().find_map(|kind| self.openvino_options(kind)?.err()) {
+                let help = "leave out one of this key and device.precision";
+                return Err(Error::input(format!("device.openvino.{key}"), problem, help));
+            }
+            if heavy().all(|kind| self.is_bf16_on_openvino(kind)) {
+                return Ok(None);
+            }
         }
         if self.graph_cache.is_none() {
             return refused(

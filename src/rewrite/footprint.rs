@@ -62,6 +62,14 @@ const BY_VALUE: [&str; 26] = [
     "Where",
 ];
 
+/// A product with stored weights.
+struct StoredProduct {
+    weights: PanelShape,
+    is_linear: bool,
+    /// The rows of a linear layer.
+    rows: usize,
+}
+
 /// Returns the memory use of the graph rewritten with `passes` and its dynamic axes fixed at `axes`; `None` for a graph
 /// whose nodes are not sorted.
 ///
@@ -251,7 +259,10 @@ impl<'a> Memory<'a> {
     /// Returns the bytes of weights and of temporary values of a node once it is rewritten.
     fn extra_bytes(&self, node: &NodeProto) -> (u64, u64) {
         if let Some(choice) = self.passes.iter().find_map(|pass| pass.operators()) {
-            return (self.filtered_bytes(choice, node).unwrap_or(0), 0);
+            let converted = node.input.get(1).and_then(|weights| self.product(node, weights));
+            let converted = converted.filter(|product| product.is_linear);
+            let converted = converted.map_or(0, |product| choice.converted_bytes(product.rows, product.weights));
+            return (self.filtered_bytes(choice, node).unwrap_or(0), converted);
         }
         let is_cut = self.passes.contains(&Pass::Subpixel) && subpixel::is_site(self.source, self.facts, node);
         if is_cut || !self.passes.contains(&Pass::Winograd) {
@@ -271,12 +282,18 @@ impl<'a> Memory<'a> {
     /// Returns the bytes of a node's weights in the type in which an operator of our own multiplies, before any
     /// transformation.
     fn packed_bytes(&self, node: &NodeProto, name: &str) -> Option<u64> {
+        let choice = self.passes.iter().find_map(|pass| pass.operators())?;
+        let product = self.product(node, name)?;
+        Some(choice.packed_bytes(product.weights, product.is_linear))
+    }
+
+    /// Returns the product that an operator of our own computes with the weights `name`.
+    fn product(&self, node: &NodeProto, name: &str) -> Option<StoredProduct> {
         /// More than any file of weights has: packed sizes are computed without overflow.
         const MOST: u64 = 1 << 44;
-        let choice = self.passes.iter().find_map(|pass| pass.operators())?;
         let is_linear = is(node, "MatMul") || is(node, "Gemm");
         let is_weights = node.input.get(1).is_some_and(|weights| weights == name);
-        if !is_weights || !(is_linear || is(node, "Conv")) || self.bytes(name)? > MOST {
+        if !is_weights || !(is_linear || is(node, "Conv")) || !self.is_stored(name) || self.bytes(name)? > MOST {
             return None;
         }
         let numbers = |name: &str| -> Option<Vec<usize>> {
@@ -287,9 +304,12 @@ impl<'a> Memory<'a> {
         let is_by_depth = is(node, "MatMul") || (is(node, "Gemm") && int(node, "transB").unwrap_or(0) == 0);
         let (&columns, &depth) = if is_by_depth { (second, first) } else { (first, second) };
         let weights = PanelShape { columns, taps: sides.iter().product(), depth };
-        let rows = |made: Vec<usize>| made.iter().rev().skip(1).fold(1, |rows: usize, n| rows.saturating_mul(*n));
-        let is_packed = !is_linear || rows(numbers(output(node)?)?) >= FEWEST_ROWS;
-        is_packed.then(|| choice.packed_bytes(weights, is_linear))
+        if !is_linear {
+            return Some(StoredProduct { weights, is_linear, rows: 0 });
+        }
+        let made = numbers(output(node)?)?;
+        let rows = made.iter().rev().skip(1).fold(1, |rows: usize, n| rows.saturating_mul(*n));
+        (rows >= FEWEST_ROWS).then_some(StoredProduct { weights, is_linear, rows })
     }
 
     /// Returns the bytes that a convolution's weights need beyond those stored once they are transformed for an operator

@@ -65,6 +65,12 @@ impl OperatorChoice {
         bytes as u64
     }
 
+    /// The bytes of the left operand of a linear layer, if it is converted for the product.
+    pub(crate) fn converted_bytes(self, rows: usize, weights: PanelShape) -> u64 {
+        let is_converted = self.is_int8(weights.columns.min(weights.depth));
+        if is_converted { rows.saturating_mul(weights.padded_depth::<u8>()) as u64 } else { 0 }
+    }
+
     /// Operators that filter all convolutions alike.
     pub fn new(operands: OperandType, filtering: Option<Filtering>) -> Self {
         Self { operands, linear_in_int8: false, filtering, narrow_filtering: filtering, many_pixels: 1024 }

@@ -5,19 +5,23 @@ use std::path::Path;
 use image::RgbImage;
 use ldm_ort::kernels::InstructionSet;
 use ldm_ort::metadata::{self, Record};
+use ldm_ort::plan::Plan;
+use ldm_ort::spec::{Overrides, Spec};
 use serde_json::Value;
 
 use crate::common::{Answer, answer, ldm_ort, npy, root, runtime};
 
 /// Runs models/shapes with a precision and a cache of graphs, and saves the latents.
 fn draw(folder: &Path, precision: &str) -> Answer {
-    draw_with(folder, precision, InstructionSet::best())
+    draw_with(folder, precision, None)
 }
 
-/// The same with an instruction set.
-fn draw_with(folder: &Path, precision: &str, set: InstructionSet) -> Answer {
+/// The same with an instruction set that is chosen, or the one that the program finds.
+fn draw_with(folder: &Path, precision: &str, set: Option<InstructionSet>) -> Answer {
     let mut command = ldm_ort(folder);
-    command.env("LDM_ORT_INSTRUCTION_SET", set.name());
+    if let Some(set) = set {
+        command.env("LDM_ORT_INSTRUCTION_SET", set.name());
+    }
     command.args(["run".as_ref(), root().join("models/shapes").as_os_str()]);
     command.args(["-p", "a red circle", "--steps", "3", "--seed", "5", "--precision", precision, "--json"]);
     command.args(["--save-latents", &format!("{precision}.npy"), "--output", precision]);
@@ -65,7 +69,7 @@ fn int8_is_near_float32_and_says_so() {
     let plain = draw(folder.path(), "float32");
     assert_eq!(plain.code, Some(0), "{}", plain.stderr);
     for set in InstructionSet::ALL.into_iter().filter(|set| set.is_available()) {
-        let int8 = draw_with(folder.path(), "int8", set);
+        let int8 = draw_with(folder.path(), "int8", Some(set));
         if !set.has_int8() && set != InstructionSet::Portable {
             assert_eq!(int8.code, Some(2));
             let told = format!("device.precision: int8 needs AVX-512 VNNI, and {} is chosen", set.name());
@@ -82,6 +86,21 @@ fn int8_is_near_float32_and_says_so() {
         assert!(int8.stdout.contains(&format!("\"precision\":\"{told}\"")), "{}", int8.stdout);
         assert_eq!(set == InstructionSet::Amx, int8.stderr.contains("int8 is slower than bf16"), "{}", int8.stderr);
     }
+}
+
+/// What int8 leaves computes as with auto, and is left in float32 where auto leaves it.
+#[test]
+fn int8_leaves_the_rest_to_auto() {
+    let plan = |precision: &str| {
+        let text = format!("[model]\npath = {:?}\n[task.text-to-image]\nprompt = \"\"\n", root().join("models/shapes"));
+        let set = [format!("device.precision={precision}"), "device.memory_budget=\"2 GB\"".to_owned()].to_vec();
+        let spec = Spec::parse(&text, None, &Overrides { set, ..Overrides::default() }).expect("a pipeline");
+        Plan::new(spec).map(|plan| plan.execution)
+    };
+    let auto = plan("auto").expect("a plan");
+    let Ok(int8) = plan("int8") else { return assert!(!InstructionSet::used().has_int8()) };
+    assert_eq!(int8.automatic_bf16(), auto.automatic_bf16());
+    assert_eq!(int8.automatic_bf16().is_empty(), !InstructionSet::used().is_faster_in_bf16());
 }
 
 #[test]
@@ -121,9 +140,14 @@ fn bf16_of_graphs_that_are_not_optimized_is_refused() {
 
 /// Runs the tiny Sana, in whose denoiser nothing is wide enough for bf16, with a precision and a cache of graphs.
 fn draw_narrow(folder: &Path, precision: &str) -> Answer {
+    draw_narrow_with(folder, precision, &[])
+}
+
+/// The same with more flags.
+fn draw_narrow_with(folder: &Path, precision: &str, flags: &[&str]) -> Answer {
     let mut command = ldm_ort(folder);
     command.args(["run".as_ref(), root().join("tests/golden/families/sana/pipeline.toml").as_os_str()]);
-    command.args(["--precision", precision, "--json", "--output", precision]);
+    command.args(["--precision", precision, "--json", "--output", precision]).args(flags);
     command.env_remove("LDM_ORT_OPTIMIZE").env("LDM_ORT_CACHE_DIR", folder.join("cache"));
     command.env("ORT_DYLIB_PATH", runtime().path());
     answer(command)
@@ -167,6 +191,19 @@ fn auto_of_a_denoiser_without_products_for_bf16_is_float32_and_says_so() {
         assert!(auto.stdout.contains("\"precision\":\"float32\""), "{}", auto.stdout);
         assert!(!auto.stderr.contains("bf16") && !auto.stderr.contains("as exported"), "{}", auto.stderr);
         assert_eq!(tried(), usize::from(InstructionSet::best().is_faster_in_bf16()));
+    }
+}
+
+/// Weights of float32 are twice as large as those that the budget was planned with.
+#[test]
+fn auto_within_a_budget_for_bf16_is_refused_where_it_turns_out_as_float32() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let told = draw_narrow_with(folder.path(), "auto", &["--set", "device.memory_budget=\"2 GB\""]);
+    if InstructionSet::best().is_faster_in_bf16() {
+        assert_eq!(told.code, Some(2), "{}", told.stderr);
+        assert!(told.stderr.contains("device.memory_budget: is planned with transformer in bf16"), "{}", told.stderr);
+    } else {
+        assert_eq!(told.code, Some(0), "{}", told.stderr);
     }
 }
 

@@ -36,20 +36,15 @@ const SHAPES: [[usize; 3]; 9] = [
 /// Whole numbers of which each strip has the largest are those of the operands, and only the sums are rounded.
 #[test]
 fn whole_numbers_are_exact() {
-    // One of eight, so that every strip has some.
-    let whole = |values: Vec<f32>| {
-        values.iter().enumerate().map(|(at, x)| if at % 8 == 0 { 127.0 } else { (x * 127.0).round() }).collect()
+    // The largest at one of eight depths, so that every strip has some.
+    let whole = |values: Vec<f32>, depth_of: &dyn Fn(usize) -> usize| -> Vec<f32> {
+        let number = |(at, x): (usize, &f32)| if depth_of(at) % 8 == 0 { 127.0 } else { (x * 127.0).round() };
+        values.iter().enumerate().map(number).collect()
     };
     for shape @ [rows, columns, depth] in SHAPES {
-        let left: Vec<f32> = whole(numbers(rows * depth, 1));
-        // By column, as the first of a strip is.
-        let by_column: Vec<f32> = whole(numbers(columns * depth.next_multiple_of(8), 2));
-        let right: Vec<f32> =
-            (0..depth * columns).map(|at| by_column[at % columns * depth.next_multiple_of(8) + at / columns]).collect();
-        let is_exact = depth % 8 == 0;
-        if is_exact {
-            product::<f32>("whole numbers", 2e-7, shape, &left, &right);
-        }
+        let left = whole(numbers(rows * depth, 1), &|at| at % depth);
+        let right = whole(numbers(depth * columns, 2), &|at| at / columns);
+        product::<f32>("whole numbers", 2e-7, shape, &left, &right);
     }
 }
 
@@ -77,20 +72,27 @@ fn large_numbers_are_their_strips_own() {
 
 /// Zeros and numbers that are none, which a later check is to find.
 #[test]
-fn a_row_that_is_not_finite_stays_so() {
+fn what_is_not_finite_stays_so() {
     let (columns, depth) = (32, 40);
     let shape = PanelShape { columns, taps: 1, depth };
-    let packed = pack_int8(shape, |column, at| (column + at) as f32);
-    for (value, is_finite) in [(0.0, true), (f32::NAN, false), (f32::INFINITY, false)] {
+    let made = |left: &[f32], packed: &[u8], set| {
+        let mut out = vec![1.0_f32; 2 * columns];
+        let epilogue = Epilogue::default();
+        Int8Product { left, rows_per_image: 2, packed, shape, epilogue }.run(set, &OneThread, &mut out);
+        out
+    };
+    for (value, is_finite) in [(0.0, true), (f32::NAN, false), (-f32::NAN, false), (f32::INFINITY, false)] {
+        let weights = pack_int8(shape, |column, at| (column + at) as f32);
         let mut left = vec![0.0_f32; 2 * depth];
         left[3] = value;
+        let damaged = pack_int8(shape, |column, at| if (column, at) == (5, 3) { value } else { (column + at) as f32 });
         for set in sets() {
-            let mut out = vec![1.0_f32; 2 * columns];
-            let epilogue = Epilogue::default();
-            let product = Int8Product { left: &left, rows_per_image: 2, packed: &packed, shape, epilogue };
-            product.run(set, &OneThread, &mut out);
+            let out = made(&left, &weights, set);
             assert!(out[..columns].iter().all(|x| x.is_finite() == is_finite), "{value}, {}", set.name());
             assert!(out[columns..].iter().all(|x| *x == 0.0), "{value}, {}", set.name());
+            let out = made(&[1.0; 80], &damaged, set);
+            let is_expected = |(at, x): (usize, &f32)| x.is_finite() == (at % columns != 5 || is_finite);
+            assert!(out.iter().enumerate().all(is_expected), "a weight {value}, {}", set.name());
         }
     }
 }
