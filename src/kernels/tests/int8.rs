@@ -38,7 +38,7 @@ const SHAPES: [[usize; 3]; 9] = [
 fn whole_numbers_are_exact() {
     // The largest at one of eight depths, so that every strip has some.
     let whole = |values: Vec<f32>, depth_of: &dyn Fn(usize) -> usize| -> Vec<f32> {
-        let number = |(at, x): (usize, &f32)| if depth_of(at) % 8 == 0 { 127.0 } else { (x * 127.0).round() };
+        let number = |(at, x): (usize, &f32)| if depth_of(at).is_multiple_of(8) { 127.0 } else { (x * 127.0).round() };
         values.iter().enumerate().map(number).collect()
     };
     for shape @ [rows, columns, depth] in SHAPES {
