@@ -88,7 +88,7 @@ fn int8_is_near_float32_and_says_so() {
     }
 }
 
-/// What int8 leaves computes as with auto, and is left in float32 where auto leaves it.
+/// All but the linear layers computes as with `auto`, and falls back to float32 where that does.
 #[test]
 fn int8_leaves_the_rest_to_auto() {
     let plan = |precision: &str| {
