@@ -29,8 +29,7 @@ fn passes(precision: &str) -> Vec<Pass> {
         let filtering = (set != InstructionSet::Amx).then_some(Filtering::Four);
         OperatorChoice::new(OperandType::Bf16, filtering)
     } else {
-        let many_pixels = OperatorChoice::MANY_PIXELS_OF_FLOAT32;
-        OperatorChoice { many_pixels, ..OperatorChoice::new(OperandType::Float32, Some(Filtering::Four)) }
+        OperatorChoice::new(OperandType::Float32, Some(Filtering::Four))
     };
     let operators = Pass::Operators(OperatorChoice { linear_in_int8, ..operators });
     let own = (precision != "onnxruntime").then_some([Pass::AxisNames, operators]);

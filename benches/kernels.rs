@@ -109,7 +109,7 @@ fn convolution<E: Element>(criterion: &mut Criterion, side: usize, channels: usi
 /// Throughput is in operations of the convolution itself, of which minimal filtering does fewer.
 fn filtered<E: Element>(criterion: &mut Criterion, filtering: Filtering, side: usize, channels: usize) {
     let image = numbers::<E>((side + 2) * (side + 2) * channels);
-    let packed = numbers::<E>(filtering.products() * channels * channels);
+    let packed = numbers::<E>(9 * channels * channels);
     let convolution = FilteredConvolution {
         filtering,
         image: &image,

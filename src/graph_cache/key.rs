@@ -7,7 +7,7 @@ use crate::rewrite::Pass;
 use crate::session::{Runtime, SessionOptions};
 
 /// The version of the entries' form. It changes when this version makes something else of a graph.
-const FORM: &str = "13";
+const FORM: &str = "14";
 
 /// The name of the entry for a graph: a digest of everything that the optimized graph depends on.
 pub(super) fn key(source: &str, runtime: &Runtime, passes: &[Pass], options: &SessionOptions) -> String {

@@ -34,7 +34,7 @@ mod tile_size;
 pub use attention::{Attention, Heads, KeyMask};
 pub use convolution::{ImageConvolution, merged, spread_weight};
 pub use epilogue::Epilogue;
-pub use filtering::{FilteredConvolution, Filtering, WeightTransform};
+pub use filtering::{FilteredConvolution, Filtering};
 pub use functions::Activation;
 pub use head_norm::{HeadNorm, HeadRows, Rotary};
 pub use instruction_set::InstructionSet;

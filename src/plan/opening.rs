@@ -79,9 +79,10 @@ impl ExecutionPlan {
     /// rounding goes on from step to step, and is left alone unless it is asked for.
     pub(super) fn plain_passes(&self, kind: ComponentKind) -> impl Iterator<Item = Pass> {
         let rounds_once = self.rounds_once(kind) && !self.decodes_plainly(kind);
-        let winograd = (rounds_once && !self.device.exact || self.device.fast_convolutions).then_some(Pass::Winograd);
-        let loose = self.memory_budget.map(|_| Pass::DynamicShapes);
         let own = self.operator_choice(kind).map(Pass::Operators);
+        let is_fast = self.device.fast_convolutions && own.is_none() && self.is_heavy(kind);
+        let winograd = (rounds_once && !self.device.exact || is_fast).then_some(Pass::Winograd);
+        let loose = self.memory_budget.map(|_| Pass::DynamicShapes);
         let upcast = self.is_widened(kind).then_some(Pass::Float32);
         let is_on_webgpu = self.may_run_on(kind, WEBGPU);
         let padding = is_on_webgpu.then_some(Pass::ChannelPadding);

@@ -208,26 +208,16 @@ impl ExecutionPlan {
     /// most of the error; the images of a VAE would have too much of it (docs/performance.md has figures).
     pub(super) fn operator_choice(&self, kind: ComponentKind) -> Option<OperatorChoice> {
         let operands = self.operands_of(kind)?;
-        let fast = self.device.fast_convolutions;
         let linear_in_int8 = self.has_int8(kind);
         let choice = |filtering| OperatorChoice { linear_in_int8, ..OperatorChoice::new(operands, filtering) };
         Some(match operands {
             // Tiles of AMX multiply faster than windows can be transformed.
             OperandType::Bf16 if InstructionSet::used() == InstructionSet::Amx => choice(None),
             OperandType::Float32 if self.device.exact => choice(None),
-            _ if self.decodes_plainly(kind) => choice(None),
             OperandType::Bf16 if self.rounds_once(kind) => {
                 OperatorChoice { narrow_filtering: Some(Filtering::Four), ..choice(Some(Filtering::Three)) }
             }
-            OperandType::Float32 if self.rounds_once(kind) => choice(Some(Filtering::Four)),
-            _ if fast => OperatorChoice { many_pixels: OperatorChoice::FEW_PIXELS, ..choice(Some(Filtering::Four)) },
-            // Weights transformed for large tiles are four times as large, those for small ones 16/9.
-            OperandType::Bf16 if self.is_bounded() => choice(Some(Filtering::Two)),
-            OperandType::Float32 if self.is_bounded() => choice(None),
-            OperandType::Bf16 => choice(Some(Filtering::Four)),
-            OperandType::Float32 => {
-                OperatorChoice { many_pixels: OperatorChoice::MANY_PIXELS_OF_FLOAT32, ..choice(Some(Filtering::Four)) }
-            }
+            OperandType::Float32 | OperandType::Bf16 => choice(Some(Filtering::Four)),
         })
     }
 
@@ -245,7 +235,7 @@ impl ExecutionPlan {
     }
 
     /// True for denoisers, ControlNets and VAEs.
-    fn is_heavy(&self, kind: ComponentKind) -> bool {
+    pub(super) fn is_heavy(&self, kind: ComponentKind) -> bool {
         let model = &self.model;
         self.rounds_once(kind) || kind == model.denoiser.kind || model.controls.iter().any(|c| c.part.kind == kind)
     }

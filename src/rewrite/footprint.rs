@@ -13,7 +13,7 @@ use super::{OperatorChoice, Pass, attention, cut, subpixel, winograd};
 use crate::bundle::GraphFile;
 use crate::bundle::proto::NodeProto;
 use crate::error::Result;
-use crate::kernels::PanelShape;
+use crate::kernels::{FilteredConvolution, PanelShape};
 
 /// A graph's memory use while it runs, in bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -262,7 +262,7 @@ impl<'a> Memory<'a> {
             let converted = node.input.get(1).and_then(|weights| self.product(node, weights));
             let converted = converted.filter(|product| product.is_linear);
             let converted = converted.map_or(0, |product| choice.converted_bytes(product.rows, product.weights));
-            return (self.filtered_bytes(choice, node).unwrap_or(0), converted);
+            return (0, converted + self.filtered_bytes(choice, node).unwrap_or(0));
         }
         let is_cut = self.passes.contains(&Pass::Subpixel) && subpixel::is_site(self.source, self.facts, node);
         if is_cut || !self.passes.contains(&Pass::Winograd) {
@@ -312,8 +312,8 @@ impl<'a> Memory<'a> {
         (rows >= FEWEST_ROWS).then_some(StoredProduct { weights, is_linear, rows })
     }
 
-    /// Returns the bytes that a convolution's weights need beyond those stored once they are transformed for an operator
-    /// of our own.
+    /// Returns the bytes of a convolution's weights that an operator of our own transforms before it multiplies, if it keeps
+    /// them all meanwhile.
     fn filtered_bytes(&self, choice: OperatorChoice, node: &NodeProto) -> Option<u64> {
         let convolution = Convolution::from_node(self.facts, node)?;
         let number = |length: i64| usize::try_from(length).ok();
@@ -323,7 +323,7 @@ impl<'a> Memory<'a> {
         let upsamples = subpixel::is_site(self.source, self.facts, node);
         self.packed_bytes(node, node.input.get(1)?)?;
         let taps = choice.filtering_of(columns, depth, pixels, upsamples)?.products();
-        let bytes = |taps| choice.packed_bytes(PanelShape { columns, taps, depth }, false);
-        Some(bytes(taps) - bytes(9))
+        let bytes = choice.packed_bytes(PanelShape { columns, taps, depth }, false);
+        (bytes <= FilteredConvolution::<f32>::KEPT_WEIGHTS_BYTES as u64).then_some(bytes)
     }
 }

@@ -11,23 +11,14 @@ pub struct OperatorChoice {
     pub operands: OperandType,
     /// True if linear layers multiply int8 instead.
     pub linear_in_int8: bool,
-    /// The largest tiles of 3×3 convolutions by minimal filtering; `None` for none. Those of few channels or pixels take
-    /// smaller tiles or none.
+    /// The tiles of 3×3 convolutions by minimal filtering; `None` for none. Those of few channels or pixels take smaller tiles
+    /// or none.
     pub filtering: Option<Filtering>,
     /// The same for those of up to 256 channels, with which a VAE begins and ends.
     pub narrow_filtering: Option<Filtering>,
-    /// The least number of pixels, in all images, of a convolution with these tiles; those of fewer have F(2×2). Transformed
-    /// weights are as large for few pixels, where they save less.
-    pub many_pixels: usize,
 }
 
 impl OperatorChoice {
-    /// Pixels of all images below which convolutions are not filtered in float32: there are too few tiles.
-    pub const FEW_PIXELS: usize = 256;
-    /// A choice of [`OperatorChoice::many_pixels`] for denoisers in float32: two images of 64×64 have more, for which weights of
-    /// the size of F(4×4) save most.
-    pub const MANY_PIXELS_OF_FLOAT32: usize = 4096;
-
     /// The name of [`OperatorChoice::precision`] in which all products multiply float32.
     pub const FLOAT32: &str = "float32";
 
@@ -73,13 +64,13 @@ impl OperatorChoice {
 
     /// Operators that filter all convolutions alike.
     pub fn new(operands: OperandType, filtering: Option<Filtering>) -> Self {
-        Self { operands, linear_in_int8: false, filtering, narrow_filtering: filtering, many_pixels: 1024 }
+        Self { operands, linear_in_int8: false, filtering, narrow_filtering: filtering }
     }
 
     /// The tiles of a 3×3 convolution with windows side by side, of which the result has `pixels` in all images.
     ///
-    /// Small images have few tiles to each of the transformed weights, which are several times as large; with few channels
-    /// the transforms take longer than the products.
+    /// Weights are transformed as the convolution runs, which pays from some tiles on, and more weights from more of them;
+    /// with few channels the transforms of windows take longer than the products.
     pub(crate) fn filtering_of(
         self,
         columns: usize,
@@ -89,18 +80,17 @@ impl OperatorChoice {
     ) -> Option<Filtering> {
         const FEW_CHANNELS: usize = 32;
         const NARROW: usize = 256;
-        // Weights of bf16 are half as large.
-        let few_pixels = if self.operands == OperandType::Bf16 { Self::FEW_PIXELS / 2 } else { Self::FEW_PIXELS };
-        let is_few = columns.min(depth) < FEW_CHANNELS || pixels < few_pixels;
+        /// Pixels of all images.
+        const FEW_PIXELS: usize = 64;
+        const MANY_PIXELS: usize = 256;
+        let is_few = columns.min(depth) < FEW_CHANNELS || pixels < FEW_PIXELS;
         let filtering = if columns <= NARROW { self.narrow_filtering } else { self.filtering };
         let largest = filtering.filter(|_| !is_few)?;
-        let chosen = if pixels < self.many_pixels { Filtering::Two } else { largest };
-        if upsamples {
+        match upsamples {
             // As many products as with large tiles.
-            let pays = chosen != Filtering::Two || (pixels >= self.many_pixels && self.operands == OperandType::Bf16);
-            return pays.then_some(Filtering::Doubled);
+            true => (pixels >= MANY_PIXELS).then_some(Filtering::Doubled),
+            false => Some(if pixels < MANY_PIXELS { Filtering::Two } else { largest }),
         }
-        Some(chosen)
     }
 }
 

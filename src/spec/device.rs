@@ -39,8 +39,8 @@ pub struct DeviceSpec {
     pub optimize: bool,
     /// `precision = "float32"`: the type in which denoisers, ControlNets and VAEs multiply on the CPU.
     pub precision: Precision,
-    /// `fast_convolutions = false`: true computes the convolutions of optimized denoisers in Winograd's form F(4×4, 3×3) even for
-    /// images of few pixels, and under a memory budget, for which transformed weights are large.
+    /// `fast_convolutions = false`: true computes the convolutions of denoisers that are optimized for ONNX Runtime's operators in
+    /// Winograd's form F(4×4, 3×3), for which transformed weights are large. Operators of our own do so without it.
     pub fast_convolutions: bool,
     /// `exact = false`: true leaves Winograd's form out of all graphs on the CPU.
     pub exact: bool,

@@ -141,7 +141,7 @@ pub(crate) const KEYS: &[KeyEntry] = &[
         "device",
         "fast_convolutions",
         T::Switch,
-        "Runs a denoiser's convolutions in Winograd's form of 4×4 tiles for small images too, with more memory.",
+        "Runs a denoiser's convolutions on ONNX Runtime's operators in Winograd's form of 4×4 tiles, with more memory; operators of our own do so anyway.",
     ),
     key("device", "exact", T::Switch, "Runs no convolution in Winograd's form on the CPU."),
     key("device", "offload", T::Switch, "Unloads each graph after it has run; by default if memory is short."),

@@ -5,12 +5,13 @@
 //! to as many numbers `Bᵀ d B`; each is multiplied by a separate matrix `[out, in]` of the transformed weights `G g Gᵀ`;
 //! and these products are transformed to the tile, `Aᵀ m A`.
 
+mod cancellation;
 mod convolution;
 mod transform;
 mod weights;
+mod windows;
 
 pub use convolution::FilteredConvolution;
-pub use weights::WeightTransform;
 
 /// A size of tiles.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

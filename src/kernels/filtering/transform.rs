@@ -11,8 +11,32 @@ pub trait Transform<const WINDOW: usize, const TILE: usize> {
     /// Transforms a row or a column of a window, the first [`Transform::PIXELS`] numbers, in its place: `Bᵀ d`.
     fn forward<L: Lane>(line: &mut [L; WINDOW]);
 
+    /// Transforms a row or a column of a kernel: `G g`.
+    fn weights<L: Lane>(line: &[L; 3]) -> [L; WINDOW];
+
     /// Transforms a row or a column of products to one of a tile: `Aᵀ m`.
     fn back<L: Lane>(line: &[L; WINDOW]) -> [L; TILE];
+}
+
+/// The factors of a kernel's three weights for each of two points: `1`, the point and its square, divided by the product of its
+/// distances from all other points, of which 0 may be one.
+const fn of_points(points: [f32; 2], has_zero: bool) -> [[f32; 3]; 2] {
+    let [a, b] = [points[0] as f64, points[1] as f64];
+    let (of_a, of_b) = if has_zero { (a, b) } else { (1.0, 1.0) };
+    let vanishes = [2.0 * a * (a * a - b * b) * of_a, 2.0 * b * (b * b - a * a) * of_b];
+    [
+        [(1.0 / vanishes[0]) as f32, (a / vanishes[0]) as f32, (a * a / vanishes[0]) as f32],
+        [(1.0 / vanishes[1]) as f32, (b / vanishes[1]) as f32, (b * b / vanishes[1]) as f32],
+    ]
+}
+
+/// For each of two points, what it and its negative have in common, and what has the other sign.
+#[inline(always)]
+fn even_and_odd<L: Lane>(line: &[L; 3], [of_a, of_b]: &[[f32; 3]; 2]) -> [(L, L); 2] {
+    let [g0, g1, g2] = *line;
+    let even_a = g0.times(L::all(of_a[0])).plus_times(g2, L::all(of_a[2]));
+    let even_b = g0.times(L::all(of_b[0])).plus_times(g2, L::all(of_b[2]));
+    [(even_a, g1.times(L::all(of_a[1]))), (even_b, g1.times(L::all(of_b[1])))]
 }
 
 /// F(2×2, 3×3).
@@ -23,6 +47,13 @@ impl Transform<4, 2> for Two {
     fn forward<L: Lane>(line: &mut [L; 4]) {
         let [d0, d1, d2, d3] = *line;
         *line = [d2.minus(d0), d2.plus(d1), d2.minus(d1), d3.minus(d1)];
+    }
+
+    #[inline(always)]
+    fn weights<L: Lane>(line: &[L; 3]) -> [L; 4] {
+        let [g0, g1, g2] = *line;
+        let (even, odd) = (g0.plus(g2).times(L::all(0.5)), g1.times(L::all(0.5)));
+        [g0.times(L::all(-1.0)), even.plus(odd), even.minus(odd), g2]
     }
 
     #[inline(always)]
@@ -49,6 +80,13 @@ impl Transform<5, 3> for Three {
         line[2] = odd_b.plus(even_b);
         line[3] = odd_b.minus(even_b);
         line[4] = d4.plus_times(d2, L::all(-a * a - b * b)).plus_times(d0, L::all(a * a * b * b));
+    }
+
+    #[inline(always)]
+    fn weights<L: Lane>(line: &[L; 3]) -> [L; 5] {
+        const OF_POINTS: [[f32; 3]; 2] = of_points(POINTS_OF_THREE, false);
+        let [(even_a, odd_a), (even_b, odd_b)] = even_and_odd(line, &OF_POINTS);
+        [odd_a.plus(even_a), odd_a.minus(even_a), odd_b.plus(even_b), odd_b.minus(even_b), line[2]]
     }
 
     #[inline(always)]
@@ -87,6 +125,21 @@ impl Transform<6, 4> for Four {
     }
 
     #[inline(always)]
+    fn weights<L: Lane>(line: &[L; 3]) -> [L; 6] {
+        const OF_POINTS: [[f32; 3]; 2] = of_points(POINTS_OF_FOUR, true);
+        const OF_ZERO: f32 = 1.0 / (POINTS_OF_FOUR[0] * POINTS_OF_FOUR[0] * POINTS_OF_FOUR[1] * POINTS_OF_FOUR[1]);
+        let [(even_a, odd_a), (even_b, odd_b)] = even_and_odd(line, &OF_POINTS);
+        [
+            line[0].times(L::all(OF_ZERO)),
+            even_a.plus(odd_a),
+            even_a.minus(odd_a),
+            even_b.plus(odd_b),
+            even_b.minus(odd_b),
+            line[2],
+        ]
+    }
+
+    #[inline(always)]
     fn back<L: Lane>(line: &[L; 6]) -> [L; 4] {
         let [a, b] = POINTS_OF_FOUR;
         let [m0, m1, m2, m3, m4, m5] = *line;
@@ -111,6 +164,14 @@ impl Transform<6, 4> for Doubled {
     fn forward<L: Lane>(line: &mut [L; 6]) {
         let [d0, d1, d2, d3, ..] = *line;
         *line = [d0.minus(d1), d1, d2.minus(d1), d1.minus(d2), d2, d3.minus(d2)];
+    }
+
+    #[inline(always)]
+    fn weights<L: Lane>(line: &[L; 3]) -> [L; 6] {
+        let [g0, g1, g2] = *line;
+        let (first, last) = (g0.plus(g1), g1.plus(g2));
+        let all = first.plus(g2);
+        [g0, all, last, first, all, g2]
     }
 
     #[inline(always)]
@@ -147,10 +208,11 @@ mod tests {
             assert!((f64::from(made.values()[LANES - 1]) - wanted).abs() < 1e-6, "{made:?}, not {wanted}");
         }
         let kernel = [0.5, -0.25, 0.125];
-        let weights = filtering.of_weights();
-        for (weights, line) in weights.iter().zip(&mut line) {
+        let made = T::weights(&kernel.map(|value| Array::all(value as f32)));
+        for ((weights, made), line) in filtering.of_weights().iter().zip(made).zip(&mut line) {
             let weight: f64 = weights.iter().zip(kernel).map(|(weight, value)| weight * value).sum();
-            *line = line.times(Array::all(weight as f32));
+            assert!((f64::from(made.values()[0]) - weight).abs() < 1e-6, "{made:?}, not {weight}");
+            *line = line.times(made);
         }
         for (at, made) in T::back(&line).iter().enumerate() {
             let place = |tap: usize| if is_doubled { (at + tap).div_ceil(2) } else { at + tap };

@@ -33,9 +33,31 @@ pub trait Lane: Copy {
     /// Writes as many numbers as `to` has room for. Subnormal numbers may become zeros in bfloat16.
     fn write<E: Number>(self, to: &mut [E]);
 
+    /// Reads as many numbers as a panel has columns, in an order of their own, which [`Lane::write_columns`] undoes.
+    #[inline(always)]
+    fn read_columns<E: Number>(from: &[E]) -> [Self; HALVES] {
+        [Self::read(&from[..LANES]), Self::read(&from[LANES..COLUMNS])]
+    }
+
+    /// Writes them. Numbers that are midway between two of bfloat16 may go either way.
+    #[inline(always)]
+    fn write_columns<E: Number>(columns: [Self; HALVES], to: &mut [E]) {
+        let (low, high) = to.split_at_mut(LANES);
+        columns[0].write(low);
+        columns[1].write(high);
+    }
+
     /// Writes a part of a panel: `rows` of it that are side by side, [`OperandValue::GROUP`](super::OperandValue::GROUP) of which
     /// count, with numbers from 0 on or [`f32::NAN`].
     fn write_group<E: Number>(rows: [Self; 2], to: &mut [E]);
+
+    /// Rounds to values of a type. Numbers that are midway between two of bfloat16 may go either way.
+    #[inline(always)]
+    fn rounded<E: Number>(self) -> Self {
+        let mut values = self.values();
+        values.iter_mut().for_each(|value| *value = E::from_f32(*value).to_f32());
+        Self::of(values)
+    }
 
     /// `self + other`
     fn plus(self, other: Self) -> Self;

@@ -1,28 +1,32 @@
 //! A lane in AVX-512.
 
 use std::arch::x86_64::{
-    __m256bh, __m256i, __m512, __mmask16, _CMP_UNORD_Q, _mm256_loadu_si256, _mm256_mask_storeu_epi16,
+    __m256bh, __m256i, __m512, __m512i, __mmask16, _CMP_UNORD_Q, _mm256_loadu_si256, _mm256_mask_storeu_epi16,
     _mm256_maskz_loadu_epi16, _mm256_storeu_si256, _mm512_abs_ps, _mm512_add_epi32, _mm512_add_ps, _mm512_and_si512,
     _mm512_castps_si512, _mm512_castsi512_ps, _mm512_cmp_ps_mask, _mm512_cvtepi32_epi16, _mm512_cvtepu16_epi32,
-    _mm512_cvtneps_pbh, _mm512_fmadd_ps, _mm512_fmsub_ps, _mm512_fnmadd_ps, _mm512_loadu_ps, _mm512_mask_mov_ps,
-    _mm512_mask_or_epi32, _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps, _mm512_max_ps, _mm512_min_ps, _mm512_mul_ps,
-    _mm512_permute_ps, _mm512_rcp14_ps, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps, _mm512_slli_epi32,
-    _mm512_srli_epi32, _mm512_storeu_ps, _mm512_storeu_si512, _mm512_sub_ps, _mm512_ternarylogic_epi32,
+    _mm512_cvtneps_pbh, _mm512_fmadd_ps, _mm512_fmsub_ps, _mm512_fnmadd_ps, _mm512_loadu_ps, _mm512_loadu_si512,
+    _mm512_mask_mov_ps, _mm512_mask_or_epi32, _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps, _mm512_max_ps,
+    _mm512_min_ps, _mm512_mul_ps, _mm512_permute_ps, _mm512_rcp14_ps, _mm512_set1_epi32, _mm512_set1_ps,
+    _mm512_setzero_ps, _mm512_slli_epi32, _mm512_srli_epi32, _mm512_storeu_ps, _mm512_storeu_si512, _mm512_sub_ps,
+    _mm512_ternarylogic_epi32,
 };
 
-use super::Lane;
+use super::{HALVES, Lane};
 use crate::kernels::functions::{
     Activation, EXP2, EXP2_BF16, GELU, GELU_BF16, GELU_END, QUICK_SCALE, ROUND, TANH_CUBE, TANH_SCALE,
 };
 use crate::kernels::number::Number;
 use crate::kernels::operator::OperandType;
-use crate::kernels::tile_size::LANES;
+use crate::kernels::tile_size::{COLUMNS, LANES};
 
 /// Numbers in a register. Only code for processors with AVX-512 F, BW, DQ and VL may name it, which
 /// [`vectorized`](crate::kernels::instruction_set::vectorized) chooses. If it `ROUNDS`, they have AVX-512 BF16, too.
 #[derive(Debug, Clone, Copy)]
 #[repr(transparent)]
 pub struct Zmm<const ROUNDS: bool>(__m512);
+
+/// The bits of the second of two numbers of bfloat16.
+const HIGH: i32 = 0xffff_0000_u32 as i32;
 
 /// The first `count` lanes.
 #[inline(always)]
@@ -99,9 +103,22 @@ impl<const ROUNDS: bool> Zmm<ROUNDS> {
         }
     }
 
-    /// The numbers rounded to bfloat16, ties to even. NaN stays NaN.
+    /// Numbers rounded to bfloat16, each of the first before one of the second. Ties round up, which is slightly less work.
     #[inline(always)]
-    fn rounded(self) -> __m256i {
+    fn side_by_side([Self(low), Self(high)]: [Self; 2]) -> __m512i {
+        unsafe {
+            let half = _mm512_set1_epi32(0x8000);
+            let low = _mm512_srli_epi32::<16>(_mm512_add_epi32(_mm512_castps_si512(low), half));
+            let high = _mm512_add_epi32(_mm512_castps_si512(high), half);
+            // (high & mask) | low
+            const CHOICE: i32 = 0xea;
+            _mm512_ternarylogic_epi32::<CHOICE>(high, _mm512_set1_epi32(HIGH), low)
+        }
+    }
+
+    /// The numbers in bfloat16, ties to even. NaN stays NaN.
+    #[inline(always)]
+    fn halves(self) -> __m256i {
         unsafe {
             if ROUNDS {
                 return std::mem::transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(self.0));
@@ -160,11 +177,41 @@ impl<const ROUNDS: bool> Lane for Zmm<ROUNDS> {
             match (E::TYPE, to.len() >= LANES) {
                 (OperandType::Float32, true) => _mm512_storeu_ps(at.cast(), self.0),
                 (OperandType::Float32, false) => _mm512_mask_storeu_ps(at.cast(), first(to.len()), self.0),
-                (OperandType::Bf16, true) => _mm256_storeu_si256(at.cast(), self.rounded()),
+                (OperandType::Bf16, true) => _mm256_storeu_si256(at.cast(), self.halves()),
                 (OperandType::Bf16, false) => {
-                    _mm256_mask_storeu_epi16(at.cast(), first(to.len()), self.rounded());
+                    _mm256_mask_storeu_epi16(at.cast(), first(to.len()), self.halves());
                 }
             }
+        }
+    }
+
+    #[inline(always)]
+    fn read_columns<E: Number>(from: &[E]) -> [Self; HALVES] {
+        assert_eq!(from.len(), COLUMNS);
+        unsafe {
+            match E::TYPE {
+                OperandType::Float32 => [Self::read(&from[..LANES]), Self::read(&from[LANES..])],
+                OperandType::Bf16 => {
+                    // Those at even and those at odd places.
+                    let both = _mm512_loadu_si512(from.as_ptr().cast());
+                    let odd = _mm512_and_si512(both, _mm512_set1_epi32(HIGH));
+                    let even = _mm512_slli_epi32::<16>(both);
+                    [Self(_mm512_castsi512_ps(even)), Self(_mm512_castsi512_ps(odd))]
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn write_columns<E: Number>(columns: [Self; HALVES], to: &mut [E]) {
+        assert_eq!(to.len(), COLUMNS);
+        match E::TYPE {
+            OperandType::Float32 => {
+                let (low, high) = to.split_at_mut(LANES);
+                columns[0].write(low);
+                columns[1].write(high);
+            }
+            OperandType::Bf16 => unsafe { _mm512_storeu_si512(to.as_mut_ptr().cast(), Self::side_by_side(columns)) },
         }
     }
 
@@ -174,19 +221,19 @@ impl<const ROUNDS: bool> Lane for Zmm<ROUNDS> {
         unsafe {
             match E::TYPE {
                 OperandType::Float32 => _mm512_storeu_ps(to.as_mut_ptr().cast(), rows[0].0),
-                OperandType::Bf16 => {
-                    // Ties round up, which is slightly less work.
-                    let half = _mm512_set1_epi32(0x8000);
-                    let [Self(low), Self(high)] = rows;
-                    let low = _mm512_srli_epi32::<16>(_mm512_add_epi32(_mm512_castps_si512(low), half));
-                    let high = _mm512_add_epi32(_mm512_castps_si512(high), half);
-                    // (high & mask) | low
-                    const CHOICE: i32 = 0xea;
-                    let mask = _mm512_set1_epi32(0xffff_0000_u32 as i32);
-                    let both = _mm512_ternarylogic_epi32::<CHOICE>(high, mask, low);
-                    _mm512_storeu_si512(to.as_mut_ptr().cast(), both);
-                }
+                OperandType::Bf16 => _mm512_storeu_si512(to.as_mut_ptr().cast(), Self::side_by_side(rows)),
             }
+        }
+    }
+
+    #[inline(always)]
+    fn rounded<E: Number>(self) -> Self {
+        match E::TYPE {
+            OperandType::Float32 => self,
+            OperandType::Bf16 => unsafe {
+                let up = _mm512_add_epi32(_mm512_castps_si512(self.0), _mm512_set1_epi32(0x8000));
+                Self(_mm512_castsi512_ps(_mm512_and_si512(up, _mm512_set1_epi32(HIGH))))
+            },
         }
     }
 

@@ -162,7 +162,8 @@ impl<'s, 'w, 'p> Emitter<'s, 'w, 'p> {
         let left = self.forms.form(product.input, self.operand_of(product));
         let (filtering, pixels) = (self.filtering_of(product), self.pixels_of(product));
         let in_int8 = product.is_int8(self.choice);
-        let weights = PackedWeights { product, operands, in_int8, filtering, pixels };
+        let is_merged = product.upsamples && filtering.is_none();
+        let weights = PackedWeights { product, operands, in_int8, is_merged, pixels };
         let packed = match self.writer.packed(&weights) {
             Some(name) => name.clone(),
             None => {
@@ -192,7 +193,7 @@ impl<'s, 'w, 'p> Emitter<'s, 'w, 'p> {
             int("stride", product.stride as i64),
             int("offset", product.offset as i64),
             int("upsample", i64::from(product.upsamples)),
-            int("tile", weights.filtering.map_or(0, |filtering| filtering.tile() as i64)),
+            int("tile", filtering.map_or(0, |filtering| filtering.tile() as i64)),
             int("pixels", pixels as i64),
         ];
         let attributes = of_columns.into_iter().chain(of_windows).collect();

@@ -13,9 +13,7 @@ use super::fused::FusedProduct;
 use super::site::Site;
 use crate::bundle::proto::{EXTERNAL, StringEntry, TensorProto};
 use crate::error::{Error, Result};
-use crate::kernels::{
-    COLUMNS, Filtering, Number, OperandType, PanelShape, WeightTransform, merged, pack_int8, spread_weight,
-};
+use crate::kernels::{COLUMNS, Number, OperandType, PanelShape, merged, pack_int8, spread_weight};
 use crate::rewrite::numbers::TensorValues;
 use crate::tensor::{DType, Field};
 use crate::threads::parallel;
@@ -29,8 +27,8 @@ pub struct PackedWeights<'p, 's> {
     pub operands: OperandType,
     /// True if it multiplies int8 instead.
     pub in_int8: bool,
-    /// The tiles of a convolution by minimal filtering.
-    pub filtering: Option<Filtering>,
+    /// True if the weights that meet the same pixel, where pixels are doubled, are added.
+    pub is_merged: bool,
     /// The pixels of a convolution's result that are side by side in a panel.
     pub pixels: usize,
 }
@@ -151,10 +149,10 @@ pub fn column(product: &FusedProduct<'_>, at: usize) -> usize {
 impl PackedWeights<'_, '_> {
     /// A text of all that decides the packed weights.
     fn key(&self) -> String {
-        let FusedProduct { weights, is_by_depth, is_gated, upsamples, .. } = self.product;
-        let Self { operands, in_int8, filtering, pixels, .. } = self;
+        let FusedProduct { weights, is_by_depth, is_gated, .. } = self.product;
+        let Self { operands, in_int8, is_merged, pixels, .. } = self;
         let precision = if *in_int8 { "int8 of " } else { "" };
-        let of_windows = format!("{upsamples} {filtering:?} {pixels}");
+        let of_windows = format!("{is_merged} {pixels}");
         format!("{weights} {is_by_depth} {is_gated} {of_windows} {precision}{}", operands.name())
     }
 
@@ -185,31 +183,27 @@ impl PackedWeights<'_, '_> {
     }
 
     fn pack<E: Number>(&self, stored: &[u8]) -> Vec<E> {
-        let FusedProduct { columns, depth, kernel, upsamples, .. } = *self.product;
+        let FusedProduct { columns, depth, kernel, .. } = *self.product;
         let of = |column: usize, tap: usize, at: usize| self.value(stored, column, tap, at);
-        let merges = (upsamples && self.filtering.is_none()).then_some(4);
-        let taps = self.filtering.map(Filtering::products).or(merges).unwrap_or(kernel * (kernel + self.pixels - 1));
+        let merges = self.is_merged.then_some(4);
+        let taps = merges.unwrap_or(kernel * (kernel + self.pixels - 1));
         let shape = PanelShape { columns: columns * self.pixels, taps, depth };
         let panels = shape.panels();
-        let transform = self.filtering.map(WeightTransform::new);
         let pack_one = |number: usize| {
             let (phase, panel) = (number / panels, number % panels);
             let first = panel * COLUMNS;
             let one = PanelShape { columns: COLUMNS.min(shape.columns - first), ..shape };
             let column = |within: usize| column(self.product, first + within);
-            match &transform {
-                Some(transform) => transform.pack::<E>(one, |within, at, tap| of(column(within), tap, at)),
-                None if upsamples => {
-                    one.pack::<E>(|within, tap, at| merged(|place| of(column(within), place, at), phase, tap))
-                }
-                None if self.pixels > 1 => {
-                    let side_by_side = (columns, self.pixels);
-                    one.pack::<E>(|within, tap, at| {
-                        spread_weight(|column, tap| of(column, tap, at), side_by_side, first + within, tap)
-                    })
-                }
-                None => one.pack::<E>(|within, tap, at| of(column(within), tap, at)),
+            if self.is_merged {
+                return one.pack::<E>(|within, tap, at| merged(|place| of(column(within), place, at), phase, tap));
             }
+            if self.pixels > 1 {
+                let side_by_side = (columns, self.pixels);
+                return one.pack::<E>(|within, tap, at| {
+                    spread_weight(|column, tap| of(column, tap, at), side_by_side, first + within, tap)
+                });
+            }
+            one.pack::<E>(|within, tap, at| of(column(within), tap, at))
         };
         let phases = merges.unwrap_or(1);
         parallel(|| (0..phases * panels).into_par_iter().flat_map_iter(pack_one).collect())

@@ -75,13 +75,14 @@ fn every_way_to_run_the_rows_draws_the_same() {
     assert!(apart(&batched, &kept) < 1e-5);
 }
 
-/// A denoiser that is faster for a little more rounding is asked for, and is another entry.
+/// A denoiser that is faster on ONNX Runtime's operators for a little more rounding is asked for, and is another entry.
 #[test]
 fn fast_convolutions_are_another_entry() {
     let folder = tempfile::tempdir().expect("a folder");
     let plain = run(Some(folder.path()), &[]);
     let fast = run(Some(folder.path()), &["device.fast_convolutions=true"]);
-    assert_eq!((plain.optimized, fast.optimized), (3, 2));
+    let has_own = InstructionSet::used().has_operators(OperandType::Float32);
+    assert_eq!((plain.optimized, fast.optimized), (3, if has_own { 0 } else { 2 }));
     assert!(apart(&plain, &fast) < 1e-4, "{}", apart(&plain, &fast));
 }
 

@@ -26,13 +26,8 @@ fn difference(want: &[ArrayD<f32>], got: &[ArrayD<f32>]) -> f64 {
 }
 
 /// Operators for float32 with all convolutions as they are.
-const DIRECT: OperatorChoice = OperatorChoice {
-    operands: OperandType::Float32,
-    linear_in_int8: false,
-    filtering: None,
-    narrow_filtering: None,
-    many_pixels: 0,
-};
+const DIRECT: OperatorChoice =
+    OperatorChoice { operands: OperandType::Float32, linear_in_int8: false, filtering: None, narrow_filtering: None };
 
 /// Runs a graph as exported and with operators, and returns the difference; `None` if it does not take the size.
 fn compare(runtime: &Runtime, path: &Path, lengths: Lengths, choice: OperatorChoice, threads: usize) -> Option<f64> {
