@@ -135,7 +135,7 @@ impl<E: Element> FilteredConvolution<'_, E> {
 
     /// Panels that are multiplied together, of so many blocks of sums.
     fn panels_at_once(&self, blocks: usize) -> usize {
-        (SUMS_BYTES / size_of::<Sums>() / blocks).clamp(1, 2)
+        (SUMS_BYTES / size_of::<Sums>() / blocks.max(1)).clamp(1, 2)
     }
 
     /// Many tiles: threads share them, and each takes its own through all panels.

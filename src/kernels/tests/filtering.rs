@@ -57,11 +57,12 @@ fn convolution<E: Element>(
     });
 }
 
-/// Whole tiles and parts of them, few, several and many, several images, panels that are not full, and so many channels that
+/// No image, whole tiles and parts of them, few, several and many, several images, panels that are not full, and so many channels that
 /// weights are transformed in blocks.
 #[test]
 fn filtered_convolutions() {
     for (sizes, width) in [
+        ([0, 4, 4], (3, 32)),
         ([1, 1, 1], (3, 32)),
         ([2, 3, 5], (40, 32)),
         ([2, 8, 12], (64, 32)),
