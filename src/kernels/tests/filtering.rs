@@ -3,7 +3,7 @@
 use half::bf16;
 
 use super::{everywhere, numbers, operands, places};
-use crate::kernels::{Element, Epilogue, FilteredConvolution, Filtering};
+use crate::kernels::{Element, Epilogue, FilteredConvolution, Filtering, InstructionSet, OneThread, Threads};
 
 fn convolution<E: Element>(
     filtering: Filtering,
@@ -89,4 +89,42 @@ fn filtered_convolutions() {
         convolution::<f32>(Filtering::Doubled, 8e-7, sizes, width);
         convolution::<bf16>(Filtering::Doubled, 1e-2, sizes, width);
     }
+}
+
+/// More threads than there are parts of many tiles.
+struct Many;
+
+impl Threads for Many {
+    fn count(&self) -> usize {
+        16
+    }
+
+    fn each(&self, tasks: usize, work: &(dyn Fn(usize) + Sync)) {
+        (0..tasks).for_each(work);
+    }
+}
+
+#[test]
+fn many_threads_compute_the_same() {
+    let (side, channels, columns) = (60, 32, 33);
+    let image = operands::<bf16>((side + 2) * (side + 2) * channels, 1);
+    let without = FilteredConvolution {
+        filtering: Filtering::Four,
+        image: &image,
+        batch: 1,
+        height: side,
+        width: side,
+        channels,
+        packed: &[],
+        columns,
+        epilogue: Epilogue::default(),
+    };
+    let packed = operands::<bf16>(without.weights().packed_len::<bf16>(), 2);
+    let convolution = FilteredConvolution { packed: &packed, ..without };
+    let made = |threads: &dyn Threads| {
+        let mut out = vec![f32::NAN; side * side * columns];
+        convolution.run(InstructionSet::best(), threads, &mut out);
+        out
+    };
+    assert_eq!(made(&OneThread), made(&Many));
 }
